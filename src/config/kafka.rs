@@ -1,0 +1,122 @@
+use super::Secret;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+/// The connection to Kafka and the producer on it.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    /// `host:port`, at least one; empty where `embedded` is set.
+    pub brokers: Vec<String>,
+    /// Run librdkafka's mock cluster in this process instead of connecting to a real one.
+    pub embedded: bool,
+    pub client_id: String,
+    /// Attempts at the first connection; None for ever.
+    pub connect_retries: Option<u32>,
+    pub connect_base_delay: Duration,
+    /// For the set-up of one connection, TLS and SASL included.
+    pub connection_timeout: Duration,
+    /// From the end of a request's body to its answer.
+    pub delivery_timeout: Duration,
+    /// Milliseconds; fractions are allowed.
+    pub linger_ms: f64,
+    pub compression: Compression,
+    pub idempotence: bool,
+    pub tls: Option<Tls>,
+    pub sasl: Option<Sasl>,
+    pub allow_auto_create_topics: bool,
+    pub create_topics: bool,
+    pub topic_partitions: i32,
+    pub topic_replication_factor: i32,
+    pub partitioner: Partitioner,
+    /// librdkafka properties that have no variable of their own, by librdkafka's name.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: vec!["localhost:9092".into()],
+            embedded: false,
+            client_id: "kafka-inlet".into(),
+            connect_retries: None,
+            connect_base_delay: Duration::from_millis(500),
+            connection_timeout: Duration::from_secs(10),
+            delivery_timeout: Duration::from_secs(10),
+            linger_ms: 1.0,
+            compression: Compression::None,
+            idempotence: true,
+            tls: None,
+            sasl: None,
+            allow_auto_create_topics: false,
+            create_topics: false,
+            topic_partitions: 3,
+            topic_replication_factor: 1,
+            partitioner: Partitioner::Java,
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// Paths of PEM files; None takes librdkafka's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// None probes the system's certificates.
+    pub ca_location: Option<PathBuf>,
+    pub certificate_location: Option<PathBuf>,
+    pub key_location: Option<PathBuf>,
+    pub key_password: Option<Secret>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sasl {
+    pub mechanism: SaslMechanism,
+    pub username: String,
+    pub password: Secret,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
+impl SaslMechanism {
+    /// Kafka's own name of the mechanism.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl Compression {
+    /// Kafka's own name of the codec.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitioner {
+    /// Keys land where Kafka's Java client puts them.
+    Java,
+    /// The `tenant-id` header decides, else the key, else chance.
+    Tenant,
+}

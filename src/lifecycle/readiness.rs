@@ -1,0 +1,129 @@
+//! Whether this instance should get traffic: a cached answer that flips both ways and goes stale if nobody
+//! renews it.
+
+use crate::produce::TopicName;
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// How old the last probe may be. A probe runs every second and takes at most 3 s.
+const STALE_AFTER: Duration = Duration::from_millis(4500);
+
+/// Shared by the link to Kafka, which writes it, and by the HTTP routes, which read it.
+#[derive(Debug)]
+pub struct Readiness {
+    draining: AtomicBool,
+    link: RwLock<Link>,
+    missing_topics: RwLock<Vec<TopicName>>,
+}
+
+#[derive(Debug)]
+enum Link {
+    Up { proven: Instant },
+    Down { reason: Arc<str> },
+}
+
+impl Readiness {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            draining: AtomicBool::new(false),
+            link: RwLock::new(Link::Down { reason: "not connected to Kafka yet".into() }),
+            missing_topics: RwLock::new(Vec::new()),
+        })
+    }
+
+    /// Kafka has just answered. True where the link was down before.
+    pub fn link_up(&self) -> bool {
+        let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
+        let was_down = matches!(*link, Link::Down { .. });
+        *link = Link::Up { proven: Instant::now() };
+        was_down
+    }
+
+    /// Kafka does not answer. True where the link was up before.
+    pub fn link_down(&self, reason: &str) -> bool {
+        let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
+        let was_up = matches!(*link, Link::Up { .. });
+        *link = Link::Down { reason: reason.into() };
+        was_up
+    }
+
+    /// Why Kafka cannot be reached; None while it can.
+    pub fn link_fault(&self) -> Option<Arc<str>> {
+        match &*self.link.read().unwrap_or_else(PoisonError::into_inner) {
+            Link::Up { proven } if proven.elapsed() <= STALE_AFTER => None,
+            Link::Up { .. } => Some("the connection has not been checked for too long".into()),
+            Link::Down { reason } => Some(Arc::clone(reason)),
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.link_fault().is_none()
+    }
+
+    /// From now on this instance wants no traffic, for ever.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Why this instance should get no traffic; None where it should.
+    pub fn fault(&self) -> Option<Arc<str>> {
+        if self.is_draining() {
+            return Some("shutting down".into());
+        }
+        self.link_fault()
+    }
+
+    /// Replaces the list of configured topics that do not exist. It does not change readiness: the operator's
+    /// fault in one topic must not take the others down.
+    pub fn set_missing_topics(&self, missing: Vec<TopicName>) {
+        *self.missing_topics.write().unwrap_or_else(PoisonError::into_inner) = missing;
+    }
+
+    pub fn missing_topics(&self) -> Vec<TopicName> {
+        self.missing_topics.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_flips_both_ways() {
+        let readiness = Readiness::new();
+        assert!(readiness.fault().is_some());
+        assert!(readiness.link_up());
+        assert!(!readiness.link_up(), "it was up already");
+        assert_eq!(readiness.fault(), None);
+        assert!(readiness.link_down("no broker answers"));
+        assert_eq!(readiness.fault().as_deref(), Some("no broker answers"));
+    }
+
+    #[test]
+    fn draining_wins_over_a_link_that_is_up() {
+        let readiness = Readiness::new();
+        readiness.link_up();
+        readiness.start_draining();
+        assert_eq!(readiness.fault().as_deref(), Some("shutting down"));
+        assert!(readiness.is_connected());
+    }
+
+    #[test]
+    fn an_answer_that_is_not_renewed_goes_stale() {
+        let readiness = Readiness::new();
+        let Some(long_ago) = Instant::now().checked_sub(STALE_AFTER + Duration::from_millis(1)) else {
+            return;
+        };
+        *readiness.link.write().unwrap() = Link::Up { proven: long_ago };
+        assert!(readiness.fault().is_some());
+    }
+}

@@ -1,0 +1,117 @@
+//! The budget of bytes that may be in flight, shared by request bodies and by records that wait for Kafka.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// What one record costs beside its key, value and headers: bookkeeping here and in librdkafka.
+pub const RECORD_OVERHEAD: usize = 512;
+
+/// A number of bytes of which parts can be reserved. Never blocks: what does not fit is refused.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+    records: AtomicUsize,
+}
+
+impl Budget {
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicUsize::new(0), records: AtomicUsize::new(0) })
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes reserved now.
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// Records reserved now.
+    pub fn records(&self) -> usize {
+        self.records.load(Relaxed)
+    }
+
+    /// An empty permit, to be grown as bytes arrive.
+    pub fn permit(self: &Arc<Self>) -> Permit {
+        Permit { budget: Arc::clone(self), bytes: 0 }
+    }
+
+    /// Reserves `bytes` for `records` records, all or nothing. Given back piece by piece with
+    /// [`Budget::release_record`].
+    pub(super) fn reserve_records(&self, bytes: usize, records: usize) -> bool {
+        let reserved = self.reserve(bytes);
+        if reserved {
+            self.records.fetch_add(records, Relaxed);
+        }
+        reserved
+    }
+
+    pub(super) fn release_record(&self, bytes: usize) {
+        self.records.fetch_sub(1, Relaxed);
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+
+    fn reserve(&self, bytes: usize) -> bool {
+        self.used
+            .fetch_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|&sum| sum <= self.limit))
+            .is_ok()
+    }
+}
+
+/// Bytes of the budget, given back when this is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Permit {
+    /// Reserves `more` bytes; false, and nothing changed, where the budget is spent.
+    pub fn grow(&mut self, more: usize) -> bool {
+        let reserved = self.budget.reserve(more);
+        if reserved {
+            self.bytes += more;
+        }
+        reserved
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spent_budget_refuses_and_a_dropped_permit_gives_back() {
+        let budget = Budget::new(10);
+        let mut first = budget.permit();
+        assert!(first.grow(6) && first.grow(4));
+        assert!(!budget.permit().grow(1));
+        assert_eq!(first.bytes(), 10);
+        drop(first);
+        assert!(budget.permit().grow(10));
+    }
+
+    #[test]
+    fn records_are_reserved_all_or_none() {
+        let budget = Budget::new(10);
+        assert!(!budget.reserve_records(11, 2));
+        assert_eq!((budget.used(), budget.records()), (0, 0));
+        assert!(budget.reserve_records(10, 2));
+        budget.release_record(5);
+        assert_eq!((budget.used(), budget.records()), (5, 1));
+    }
+}

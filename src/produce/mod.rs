@@ -1,0 +1,22 @@
+//! The core: what a record is, what may become of it, and the pipeline that takes records to their receipts.
+//! Nothing here knows HTTP, librdkafka or the environment.
+
+mod admission;
+mod delivery;
+mod error;
+mod pipeline;
+mod producer;
+mod receipt;
+mod record;
+mod size;
+mod topic;
+
+pub use admission::{Budget, Permit};
+pub use delivery::{Ack, Delivery, Report, Written};
+pub use error::{Error, Outcome};
+pub use pipeline::{Pipeline, Settings, Verdict};
+pub use producer::{Batching, Producer, TopicLookup};
+pub use receipt::Receipt;
+pub use record::{AutomaticHeaders, Header, Record};
+pub use size::{BATCH_OVERHEAD, batch_size};
+pub use topic::{InvalidTopicName, Topic, TopicConfig, TopicName};

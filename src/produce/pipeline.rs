@@ -1,0 +1,250 @@
+//! From records to receipts: check, admit, enqueue all in order, await every report to one deadline, apply policy.
+
+use super::{
+    Batching, Budget, Delivery, Error, Producer, Receipt, Record, Topic, TopicName,
+    admission::RECORD_OVERHEAD, batch_size, delivery::Report,
+};
+use crate::telemetry::metrics::{Metrics, TopicMetrics};
+use futures_util::future::join_all;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout_at};
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// From the end of the body to the answer.
+    pub delivery_timeout: Duration,
+    /// The record limit where the topic's own is not known; see [`batch_size`].
+    pub max_record_bytes: usize,
+}
+
+/// Takes records to their receipts. One for the whole service.
+pub struct Pipeline {
+    producer: Arc<dyn Producer>,
+    budget: Arc<Budget>,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+}
+
+/// What became of one record.
+pub type Verdict = Result<Receipt, Error>;
+
+/// A record that passed every check, with what sending it needs.
+struct Admitted {
+    index: usize,
+    topic: Arc<Topic>,
+    metrics: Arc<TopicMetrics>,
+    reserved: usize,
+}
+
+impl Pipeline {
+    pub fn new(
+        producer: Arc<dyn Producer>,
+        budget: Arc<Budget>,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+    ) -> Self {
+        Self { producer, budget, metrics, settings }
+    }
+
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// When the answer to a request is due whose body has been read now.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.delivery_timeout
+    }
+
+    /// One verdict a record, in order, no later than the deadline. An error of the whole means that nothing
+    /// was written: no connection, or no room for all of the records.
+    pub async fn submit(&self, records: &[Record], deadline: Instant) -> Result<Vec<Verdict>, Error> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(error) = self.producer.unavailable() {
+            return Err(error);
+        }
+        let topics = self.find_topics(records, deadline).await;
+        let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(records.len());
+        let mut admitted = Vec::with_capacity(records.len());
+        for (index, record) in records.iter().enumerate() {
+            match topics.of(record).and_then(|topic| self.check(record, &topic.0).map(|()| topic)) {
+                Ok((topic, metrics)) => {
+                    let reserved = record.payload_bytes() + RECORD_OVERHEAD;
+                    admitted.push(Admitted { index, topic, metrics, reserved });
+                    verdicts.push(None);
+                }
+                Err(error) => verdicts.push(Some(Err(error))),
+            }
+        }
+        self.reserve(&admitted)?;
+        let reports = self.send(records, &admitted, Batching::Shared, deadline).await;
+        let mut again = Vec::new();
+        for (sent, report) in admitted.into_iter().zip(reports) {
+            if report.as_ref().is_err_and(failed_with_others) {
+                again.push(sent);
+            } else {
+                verdicts[sent.index] = Some(verdict(&sent.topic.name, report));
+            }
+        }
+        if !again.is_empty() {
+            self.send_again_alone(records, again, deadline, &mut verdicts).await;
+        }
+        Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(|| Err(no_verdict()))).collect())
+    }
+
+    /// What is decided before anything is queued.
+    fn check(&self, record: &Record, topic: &Topic) -> Result<(), Error> {
+        if let Some(partition) = record.partition
+            && partition >= topic.partitions
+        {
+            return Err(Error::InvalidPartition {
+                topic: topic.name.clone(),
+                partition,
+                count: topic.partitions,
+            });
+        }
+        let config = topic.config.as_ref();
+        let limit = config.map_or(self.settings.max_record_bytes, |config| config.max_message_bytes);
+        let size = batch_size(record);
+        if size > limit {
+            return Err(Error::RecordTooLarge { topic: topic.name.clone(), size, limit });
+        }
+        match config {
+            Some(config) if config.compacted && record.key.is_none() => {
+                Err(Error::KeyRequired(topic.name.clone()))
+            }
+            Some(config) => config.check_timestamp(&topic.name, record.timestamp),
+            None => Ok(()),
+        }
+    }
+
+    /// Room for all of them or for none. A request that can never fit is told so.
+    fn reserve(&self, admitted: &[Admitted]) -> Result<(), Error> {
+        let cost = admitted.iter().map(|record| record.reserved).sum();
+        let limit = self.budget.limit();
+        if cost > limit {
+            return Err(Error::BatchTooLarge { cost, limit });
+        }
+        if self.budget.reserve_records(cost, admitted.len()) {
+            return Ok(());
+        }
+        Err(Error::Overloaded { used: self.budget.used(), limit })
+    }
+
+    /// Enqueues in order, then waits once. A record without a report at the deadline is unknown.
+    async fn send(
+        &self,
+        records: &[Record],
+        admitted: &[Admitted],
+        batching: Batching,
+        deadline: Instant,
+    ) -> Vec<Report> {
+        let delivery = Delivery::new(admitted.len(), Arc::clone(&self.budget));
+        for (slot, sent) in admitted.iter().enumerate() {
+            let ack = delivery.ack(slot, sent.reserved, Arc::clone(&sent.metrics));
+            self.producer.enqueue(&sent.topic, &records[sent.index], batching, ack);
+        }
+        // the reports that came in time count, whether or not the last one did
+        let _ = timeout_at(deadline, delivery.resolved()).await;
+        let timeout_ms = u64::try_from(self.settings.delivery_timeout.as_millis()).unwrap_or(u64::MAX);
+        (0..admitted.len())
+            .map(|slot| delivery.report(slot).cloned().unwrap_or(Err(Error::DeliveryTimeout { timeout_ms })))
+            .collect()
+    }
+
+    /// The second and last try of records that failed for their neighbours in a batch.
+    async fn send_again_alone(
+        &self,
+        records: &[Record],
+        again: Vec<Admitted>,
+        deadline: Instant,
+        verdicts: &mut [Option<Verdict>],
+    ) {
+        let reports = match self.reserve(&again) {
+            Ok(()) => self.send(records, &again, Batching::Alone, deadline).await,
+            Err(error) => vec![Err(error); again.len()],
+        };
+        for (sent, report) in again.into_iter().zip(reports) {
+            verdicts[sent.index] = Some(verdict(&sent.topic.name, report));
+        }
+    }
+
+    /// Every topic of the request, the unknown ones looked up side by side within the deadline.
+    async fn find_topics(&self, records: &[Record], deadline: Instant) -> Topics {
+        let mut found: HashMap<TopicName, Result<Arc<Topic>, Error>> = HashMap::new();
+        let mut unknown: Vec<TopicName> = Vec::new();
+        let mut highest: HashMap<TopicName, i32> = HashMap::new();
+        let mut previous: Option<&TopicName> = None;
+        for record in records {
+            if let Some(partition) = record.partition {
+                let highest = highest.entry(record.topic.clone()).or_insert(partition);
+                *highest = partition.max(*highest);
+            }
+            if previous.replace(&record.topic) == Some(&record.topic) || found.contains_key(&record.topic) {
+                continue;
+            }
+            match self.producer.known_topic(&record.topic) {
+                Some(known) => drop(found.insert(record.topic.clone(), known)),
+                None if unknown.contains(&record.topic) => {}
+                None => unknown.push(record.topic.clone()),
+            }
+        }
+        // a partition that the cache does not know may have been added since: worth one question
+        for (name, partition) in highest {
+            if let Some(Ok(topic)) = found.get(&name)
+                && partition >= topic.partitions
+            {
+                unknown.push(name);
+            }
+        }
+        let looked_up = join_all(unknown.iter().map(async |name| {
+            timeout_at(deadline, self.producer.look_up_topic(name)).await.unwrap_or_else(|_| {
+                Err(Error::BrokerUnavailable { reason: format!("no answer about topic '{name}' in time") })
+            })
+        }))
+        .await;
+        found.extend(unknown.into_iter().zip(looked_up));
+        Topics {
+            found: found
+                .into_iter()
+                .map(|(name, topic)| {
+                    let topic = topic.map(|topic| {
+                        let metrics = self.metrics.topic(name.as_str());
+                        (topic, metrics)
+                    });
+                    (name, topic)
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The topics of one request, or why each cannot be written to.
+struct Topics {
+    found: HashMap<TopicName, Result<(Arc<Topic>, Arc<TopicMetrics>), Error>>,
+}
+
+impl Topics {
+    fn of(&self, record: &Record) -> Result<(Arc<Topic>, Arc<TopicMetrics>), Error> {
+        self.found.get(&record.topic).cloned().unwrap_or_else(|| Err(no_verdict()))
+    }
+}
+
+/// True for a failure that is about the batch and perhaps not about the record.
+fn failed_with_others(error: &Error) -> bool {
+    matches!(error, Error::NeighbourRejected | Error::BatchRefusedAsTooLarge)
+}
+
+fn verdict(topic: &TopicName, report: Report) -> Verdict {
+    report.map(|written| Receipt {
+        topic: topic.clone(),
+        partition: written.partition,
+        offset: written.offset,
+        timestamp: written.timestamp,
+    })
+}
+
+fn no_verdict() -> Error {
+    Error::Internal("a record was left without a verdict".into())
+}

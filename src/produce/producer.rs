@@ -1,0 +1,30 @@
+//! What the pipeline needs of Kafka. The adapter in `crate::kafka` is the real one; tests script their own.
+
+use super::{Ack, Error, Record, Topic, TopicName};
+use std::{future::Future, pin::Pin, sync::Arc};
+
+/// Whether a record may share a Kafka record batch with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    Shared,
+    /// For a record that failed only because of its neighbours in a batch.
+    Alone,
+}
+
+pub type TopicLookup<'a> = Pin<Box<dyn Future<Output = Result<Arc<Topic>, Error>> + Send + 'a>>;
+
+pub trait Producer: Send + Sync {
+    /// Why nothing can be sent now; None while the link to Kafka is up.
+    fn unavailable(&self) -> Option<Error>;
+
+    /// What is known of the topic without asking Kafka: None where nothing is, an error where it is known
+    /// not to exist.
+    fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>>;
+
+    /// Asks Kafka. An error that is not [`Error::UnknownTopic`] says nothing about the topic's existence.
+    fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a>;
+
+    /// Hands the record over without waiting. `ack` gets exactly one outcome, also where the record is
+    /// refused at once.
+    fn enqueue(&self, topic: &Topic, record: &Record, batching: Batching, ack: Ack);
+}

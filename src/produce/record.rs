@@ -1,0 +1,141 @@
+//! One record on its way to Kafka.
+
+use super::TopicName;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A Kafka record. Cloning shares the bytes.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub topic: TopicName,
+    /// None lets the partitioner choose.
+    pub partition: Option<i32>,
+    pub key: Option<Bytes>,
+    /// None is a tombstone: Kafka's null value.
+    pub value: Option<Bytes>,
+    /// The headers that the sender set, in the sender's order.
+    pub headers: Vec<Header>,
+    /// The headers that the service adds, shared by all records of one request.
+    pub automatic: Arc<AutomaticHeaders>,
+    /// Milliseconds since the Unix epoch (Kafka's `CreateTime`).
+    pub timestamp: i64,
+}
+
+/// A record header. Kafka allows repeated names and null values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    pub name: String,
+    pub value: Option<Bytes>,
+}
+
+/// The headers that every record of one request gets, each only where the sender has not set that name.
+/// An absent part is not written (`RECORD_HEADERS`).
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct AutomaticHeaders {
+    /// `content-type`
+    pub content_type: Option<&'static str>,
+    /// `trace-id`: the 32 hex digits of the trace.
+    pub trace_id: Option<String>,
+    /// `timestamp`: the record's own timestamp in milliseconds.
+    pub timestamp: bool,
+    /// `traceparent`, as the request brought it (W3C Trace Context).
+    pub traceparent: Option<String>,
+}
+
+pub const CONTENT_TYPE: &str = "content-type";
+pub const TRACE_ID: &str = "trace-id";
+pub const TIMESTAMP: &str = "timestamp";
+pub const TRACEPARENT: &str = "traceparent";
+
+impl Record {
+    /// Every header as it is written: the automatic ones that the sender has not set, then the sender's.
+    pub fn for_each_header(&self, mut visit: impl FnMut(&str, Option<&[u8]>)) {
+        let set_by_sender = |name: &str| self.headers.iter().any(|header| header.name == name);
+        let auto = &*self.automatic;
+        if let Some(content_type) = auto.content_type
+            && self.value.is_some()
+            && !set_by_sender(CONTENT_TYPE)
+        {
+            visit(CONTENT_TYPE, Some(content_type.as_bytes()));
+        }
+        if let Some(trace_id) = &auto.trace_id
+            && !set_by_sender(TRACE_ID)
+        {
+            visit(TRACE_ID, Some(trace_id.as_bytes()));
+        }
+        if auto.timestamp && !set_by_sender(TIMESTAMP) {
+            visit(TIMESTAMP, Some(self.timestamp.to_string().as_bytes()));
+        }
+        if let Some(traceparent) = &auto.traceparent
+            && !set_by_sender(TRACEPARENT)
+        {
+            visit(TRACEPARENT, Some(traceparent.as_bytes()));
+        }
+        for header in &self.headers {
+            visit(&header.name, header.value.as_deref());
+        }
+    }
+
+    /// Bytes of value, key and headers: what the record weighs in memory.
+    pub fn payload_bytes(&self) -> usize {
+        let mut bytes = self.value.as_ref().map_or(0, Bytes::len) + self.key.as_ref().map_or(0, Bytes::len);
+        self.for_each_header(|name, value| bytes += name.len() + value.map_or(0, <[u8]>::len));
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(headers: Vec<Header>) -> Record {
+        Record {
+            topic: TopicName::parse("t").unwrap(),
+            partition: None,
+            key: None,
+            value: Some(Bytes::from_static(b"{}")),
+            headers,
+            automatic: Arc::new(AutomaticHeaders {
+                content_type: Some("application/json"),
+                trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".into()),
+                timestamp: true,
+                traceparent: None,
+            }),
+            timestamp: 1_795_228_481_123,
+        }
+    }
+
+    fn written(record: &Record) -> Vec<(String, Option<Vec<u8>>)> {
+        let mut all = Vec::new();
+        record.for_each_header(|name, value| all.push((name.to_owned(), value.map(<[u8]>::to_vec))));
+        all
+    }
+
+    #[test]
+    fn automatic_headers_come_first() {
+        let sender = Header { name: "tenant-id".into(), value: Some(Bytes::from_static(b"7")) };
+        let names: Vec<_> = written(&record(vec![sender])).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [CONTENT_TYPE, TRACE_ID, TIMESTAMP, "tenant-id"]);
+    }
+
+    #[test]
+    fn the_senders_header_replaces_the_automatic_one() {
+        let sender = Header { name: CONTENT_TYPE.into(), value: Some(Bytes::from_static(b"text/x")) };
+        let all = written(&record(vec![sender]));
+        assert_eq!(all.iter().filter(|(name, _)| name == CONTENT_TYPE).count(), 1);
+        assert_eq!(all.last().unwrap().1.as_deref(), Some(&b"text/x"[..]));
+    }
+
+    #[test]
+    fn a_tombstone_has_no_content_type() {
+        let mut tombstone = record(vec![]);
+        tombstone.value = None;
+        assert!(written(&tombstone).iter().all(|(name, _)| name != CONTENT_TYPE));
+    }
+
+    #[test]
+    fn the_timestamp_header_equals_the_records_timestamp() {
+        let all = written(&record(vec![]));
+        assert!(all.contains(&(TIMESTAMP.into(), Some(b"1795228481123".to_vec()))));
+    }
+}

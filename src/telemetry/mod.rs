@@ -1,0 +1,4 @@
+//! Logs and metrics.
+
+pub mod metrics;
+pub mod tracing;
