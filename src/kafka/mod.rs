@@ -1,1 +1,6 @@
-//! Placeholder
+//! The librdkafka adapter.
+
+pub mod admin;
+pub mod client;
+pub mod describe;
+pub mod embedded;
