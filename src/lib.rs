@@ -5,7 +5,7 @@
 //! | module | holds | may import |
 //! |---|---|---|
 //! | [`app`] | the composition root | everything |
-//! | [`check`] | the `check` subcommand: what works between here and Kafka | config, kafka |
+//! | [`check`] | the `check` subcommand: what works between here and Kafka | config, kafka, produce |
 //! | [`cli`] | flags and subcommands | config |
 //! | [`config`] | settings; the only reader of the environment | nothing |
 //! | [`envelope`] | the native JSON bodies, turned into records; pure | produce |
