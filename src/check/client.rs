@@ -3,7 +3,7 @@
 use super::{Line, Verdict};
 use crate::{
     config::{self, Config},
-    kafka::client::client_config,
+    kafka::client,
 };
 use rdkafka::{
     ClientContext, Message,
@@ -74,8 +74,9 @@ impl CheckClient {
         let fail = |reason: String| {
             Line::new(Verdict::Fail, "settings", format!("{reason}; correct the KAFKA_* variable it names"))
         };
-        let client = client_config(&config.kafka, &config.limits).map_err(|error| fail(error.to_string()))?;
-        let producer = client.create_with_context(Events::default()).map_err(|error| {
+        let settings = client::producer(&config.kafka, &config.limits);
+        let settings = settings.map_err(|error| fail(error.to_string()))?;
+        let producer = settings.create_with_context(Events::default()).map_err(|error| {
             fail(match error {
                 // Its own text holds the value, which may be a password.
                 KafkaError::ClientConfig(_, description, key, _) => format!("{key}: {description}"),

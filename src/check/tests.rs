@@ -1,5 +1,5 @@
 use super::*;
-use crate::kafka::embedded::EmbeddedCluster;
+use crate::kafka::EmbeddedCluster;
 use std::{net::TcpListener, time::Duration};
 
 fn settings(broker: &str) -> Config {

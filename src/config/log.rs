@@ -1,5 +1,5 @@
 /// What is logged and how.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Log {
     /// A `tracing_subscriber::EnvFilter` directive, `info` for example. None: `info`, and in `--embedded`
     /// mode also one line a record.
@@ -12,10 +12,4 @@ pub struct Log {
 pub enum LogFormat {
     Pretty,
     Json,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: None, format: None }
-    }
 }
