@@ -12,7 +12,12 @@ use crate::{
     produce::{Budget, Pipeline, Settings},
     telemetry::metrics::Metrics,
 };
-use std::{io, net::SocketAddr, pin::pin, sync::Arc};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+};
 use tokio::{net::TcpListener, sync::oneshot};
 
 /// Partitions of the embedded cluster's topics.
@@ -169,12 +174,17 @@ fn say_embedded(address: SocketAddr, bootstrap_servers: &str) {
         "EMBEDDED KAFKA: records are kept in memory only and are gone when this process ends; for development"
     );
     let url = format!("http://localhost:{}", address.port());
-    tracing::info!(
-        "try it:\n\n  \
-         curl -i {url}/logs -d '{{\"project\":\"demo\",\"value\":{{\"level\":\"info\",\"msg\":\"hello\"}}}}'\n  \
-         curl -i {url}/produce -d '{{\"topic\":\"orders\",\"key\":\"42\",\"message\":{{\"total\":9.5}}}}'\n  \
-         curl -i {url}/ready\n\n\
-         read it back: kcat -b {bootstrap_servers} -C -t rtmh.logs -e\n"
+    // plain lines, to be copied; a closed standard output is nobody's loss
+    let _ = writeln!(
+        io::stdout(),
+        "
+Try it:
+  curl {url}/logs -d '{{\"project\":\"demo\",\"value\":{{\"level\":\"info\",\"text\":\"hello\"}}}}'
+  curl {url}/produce -d '{{\"topic\":\"orders\",\"key\":\"42\",\"message\":{{\"total\":9.50}}}}'
+  curl {url}/produce/batch -d '[{{\"topic\":\"orders\",\"message\":{{\"id\":1}}}},{{\"topic\":\"orders\",\"message\":{{\"id\":2}}}}]'
+Read it back:
+  kcat -C -e -b {bootstrap_servers} -t rtmh.logs
+"
     );
 }
 

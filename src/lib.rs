@@ -22,6 +22,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod envelope;
+pub mod health;
 pub mod http;
 pub mod kafka;
 pub mod lifecycle;
@@ -45,6 +46,7 @@ mod arrows {
             ("cli", &["produce"][..]),
             ("config", &["produce"][..]),
             ("envelope", &["produce"][..]),
+            ("health", &["config"][..]),
             ("http", &["config", "envelope", "lifecycle", "produce", "telemetry"][..]),
             ("kafka", &["config", "lifecycle", "produce", "telemetry"][..]),
             ("lifecycle", &["produce"][..]),

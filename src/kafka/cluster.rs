@@ -3,7 +3,7 @@
 
 use super::{
     client,
-    context::{Context, Event, LastError},
+    context::{Broker, Context, Event, LastError},
     metadata::AskCluster,
     polled::{PolledProducer, StartError},
 };
@@ -39,6 +39,7 @@ pub struct Cluster {
     events: mpsc::Sender<Event>,
     last_error: Arc<LastError>,
     alarm: Alarm,
+    broker: Broker,
     shared: ArcSwap<PolledProducer>,
     /// Made when a record must first be sent alone.
     alone: Mutex<Option<Arc<PolledProducer>>>,
@@ -48,13 +49,14 @@ impl Cluster {
     /// Never waits for a broker.
     pub fn start(
         config: ClientConfig,
+        broker: Broker,
         events: mpsc::Sender<Event>,
         alarm: Alarm,
     ) -> Result<Arc<Self>, StartError> {
         let last_error = Arc::new(LastError::default());
-        let context = Context::new(events.clone(), Arc::clone(&last_error));
+        let context = Context::new(events.clone(), Arc::clone(&last_error), broker);
         let shared = ArcSwap::from_pointee(PolledProducer::start(&config, context, &alarm)?);
-        Ok(Arc::new(Self { config, events, last_error, alarm, shared, alone: Mutex::default() }))
+        Ok(Arc::new(Self { config, events, last_error, alarm, broker, shared, alone: Mutex::default() }))
     }
 
     pub fn shared(&self) -> arc_swap::Guard<Arc<PolledProducer>> {
@@ -72,7 +74,7 @@ impl Cluster {
     }
 
     fn start_producer(&self, config: &ClientConfig) -> Result<PolledProducer, StartError> {
-        let context = Context::new(self.events.clone(), Arc::clone(&self.last_error));
+        let context = Context::new(self.events.clone(), Arc::clone(&self.last_error), self.broker);
         PolledProducer::start(config, context, &self.alarm)
     }
 

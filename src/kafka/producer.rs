@@ -4,6 +4,7 @@ use super::{
     admin::{Admin, Created},
     client::{self, ConfigError},
     cluster::Cluster,
+    context::Broker,
     error, events,
     link::{CreateTopics, Link, LinkHandle, LinkSettings},
     metadata::Topics,
@@ -60,7 +61,8 @@ impl KafkaProducer {
         let client_config = client::producer(&config.kafka, &config.limits)?;
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
-        let cluster = Cluster::start(client_config, events, supervisor.alarm())?;
+        let broker = if config.kafka.embedded { Broker::Mock } else { Broker::Kafka };
+        let cluster = Cluster::start(client_config, broker, events, supervisor.alarm())?;
         let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
         let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
         let admin = Arc::new(Admin::new(&client::connection(&config.kafka)));

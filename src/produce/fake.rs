@@ -75,7 +75,7 @@ impl Producer for FakeProducer {
             Step::Written => ack.report(Ok(Written {
                 partition: record.partition.unwrap_or(0),
                 offset: i64::try_from(offset).ok(),
-                timestamp: record.timestamp,
+                append_time: None,
             })),
             Step::Fails(error) => ack.report(Err(error)),
             Step::Held => self.held.lock().unwrap().push(ack),

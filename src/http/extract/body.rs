@@ -208,7 +208,7 @@ mod tests {
         let request = Request::new(chunked(&["{\"a\"", ":1", "}"]));
         let RecordBody(body) = RecordBody::from_request(request, &app.state).await.unwrap();
         assert_eq!(body.bytes, "{\"a\":1}");
-        assert_eq!((body.permit.bytes(), app.state.budget().used()), (7, 7));
+        assert_eq!((body._permit.bytes(), app.state.budget().used()), (7, 7));
         drop(body);
         assert_eq!(app.state.budget().used(), 0);
     }

@@ -233,7 +233,7 @@ fn verdict(record: &Record, report: Report) -> Verdict {
         topic: record.topic.clone(),
         partition: written.partition,
         offset: written.offset,
-        timestamp: written.timestamp,
+        timestamp: written.append_time.unwrap_or(record.timestamp),
     })?;
     if tracing::enabled!(target: RECORD_LOG, tracing::Level::DEBUG) {
         log_record(record, &receipt);
