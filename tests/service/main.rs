@@ -10,4 +10,8 @@
 
 mod support;
 
+mod bad_input;
+mod batch;
+mod endpoints;
 mod harness;
+mod records;
