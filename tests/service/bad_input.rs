@@ -138,7 +138,7 @@ async fn only_legal_and_external_topic_names_are_taken() {
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_with_the_limit_declared_or_chunked() {
     let (kafka, _) = service_or_skip!();
-    let service = Service::ready(&[("KAFKA_BROKERS", &kafka.bootstrap()), ("MAX_BODY_BYTES", "10000")]).await;
+    let service = Service::on(kafka, &[("MAX_BODY_BYTES", "10000")]).await;
     let big = format!(r#"{{"value":"{}","project":"p"}}"#, "x".repeat(20_000));
     let declared = service.client().post("/logs", big.clone()).await;
     refused(&declared, 413, "body_too_large");
@@ -249,9 +249,7 @@ async fn bytes_that_are_no_http_are_refused_and_closed() {
 #[tokio::test]
 async fn a_stalled_head_is_closed_and_a_stalled_body_is_told_so() {
     let (kafka, _) = service_or_skip!();
-    let limits = [("HEADER_TIMEOUT_MS", "1000"), ("BODY_TIMEOUT_MS", "2000")];
-    let variables = [&[("KAFKA_BROKERS", kafka.bootstrap().as_str())], &limits[..]].concat();
-    let service = Service::ready(&variables).await;
+    let service = Service::on(kafka, &[("HEADER_TIMEOUT_MS", "1000"), ("BODY_TIMEOUT_MS", "2000")]).await;
     let limit = Duration::from_secs(10);
 
     let mut head = RawConnection::open(service.address()).await;

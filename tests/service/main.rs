@@ -14,4 +14,6 @@ mod bad_input;
 mod batch;
 mod endpoints;
 mod harness;
+mod outage;
 mod records;
+mod shutdown;

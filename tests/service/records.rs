@@ -77,8 +77,7 @@ async fn a_message_is_enriched_where_its_sender_has_not_set_the_member() {
 #[tokio::test]
 async fn without_enrichment_a_message_lands_as_sent() {
     let (kafka, _) = service_or_skip!();
-    let service =
-        Service::ready(&[("KAFKA_BROKERS", &kafka.bootstrap()), ("ENRICH_MESSAGES", "false")]).await;
+    let service = Service::on(kafka, &[("ENRICH_MESSAGES", "false")]).await;
     assert_eq!(landed(kafka, &service, r#""message": { "a" : 1 }"#).await.text(), r#"{ "a" : 1 }"#);
 }
 
@@ -152,7 +151,7 @@ async fn the_trace_of_the_request_goes_on_in_the_record() {
 #[tokio::test]
 async fn the_automatic_headers_can_be_turned_off() {
     let (kafka, _) = service_or_skip!();
-    let service = Service::ready(&[("KAFKA_BROKERS", &kafka.bootstrap()), ("RECORD_HEADERS", "none")]).await;
+    let service = Service::on(kafka, &[("RECORD_HEADERS", "none")]).await;
     assert_eq!(landed(kafka, &service, r#""value":1,"project":"p""#).await.headers, []);
 }
 
