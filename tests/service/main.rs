@@ -10,4 +10,10 @@
 
 mod support;
 
+mod bad_input;
+mod batch;
+mod endpoints;
 mod harness;
+mod outage;
+mod records;
+mod shutdown;

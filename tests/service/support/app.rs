@@ -39,7 +39,7 @@ pub async fn shared() -> Option<(&'static Broker, &'static Service)> {
             for (_, topic) in FIXED_TOPICS {
                 kafka.create_topic(topic, 3, &[]).await;
             }
-            Service::ready(&[("KAFKA_BROKERS", &kafka.bootstrap())]).await
+            Service::on(kafka, &[]).await
         })
         .await;
     Some((kafka, service))
@@ -67,6 +67,12 @@ impl Service {
         let service = Self::spawn(variables).await;
         service.wait_ready().await;
         service
+    }
+
+    /// As [`Service::ready`], on this broker.
+    pub async fn on(kafka: &Broker, variables: &[(&str, &str)]) -> Self {
+        let bootstrap = kafka.bootstrap();
+        Self::ready(&[&[("KAFKA_BROKERS", bootstrap.as_str())], variables].concat()).await
     }
 
     /// As [`Service::spawn`], with command-line arguments.
@@ -114,9 +120,9 @@ impl Service {
         eventually("/ready is 503", limit, unready).await
     }
 
-    /// SIGTERM.
-    pub fn terminate(&self) {
-        self.process.lock().unwrap().signal("TERM");
+    /// Sends a signal by its name, `TERM` for example.
+    pub fn signal(&self, name: &str) {
+        self.process.lock().unwrap().signal(name);
     }
 
     /// The exit status and the time it took, at most `limit`.

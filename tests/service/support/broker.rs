@@ -31,7 +31,7 @@ pub fn own(properties: &[(&str, &str)]) -> Option<Broker> {
 }
 
 /// False where Java or Maven is missing; with `CI=true` that is a failure.
-fn startable() -> bool {
+pub fn startable() -> bool {
     let Some(missing) = java::missing() else { return true };
     #[expect(clippy::disallowed_methods, reason = "not a setting of the service")]
     let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");

@@ -126,6 +126,11 @@ impl RawConnection {
         self.0.write_all(bytes.as_ref()).await.is_ok()
     }
 
+    /// Whether bytes have come that are not read yet, or the connection has ended.
+    pub async fn has_answer(&self) -> bool {
+        timeout(Duration::from_millis(1), self.0.peek(&mut [0])).await.is_ok()
+    }
+
     /// Everything up to the end of the connection, which must come within `limit`.
     pub async fn read_to_end(&mut self, limit: Duration) -> String {
         let mut bytes = Vec::new();

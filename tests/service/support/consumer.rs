@@ -3,7 +3,7 @@
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    message::Headers,
+    message::{BorrowedMessage, Headers},
 };
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,22 @@ pub struct ReadRecord {
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// Milliseconds since the epoch.
     pub timestamp: i64,
+}
+
+impl From<&BorrowedMessage<'_>> for ReadRecord {
+    fn from(message: &BorrowedMessage<'_>) -> Self {
+        let owned = |header: rdkafka::message::Header<'_, &[u8]>| {
+            (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
+        };
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: message.headers().map_or(Vec::new(), |headers| headers.iter().map(owned).collect()),
+            timestamp: message.timestamp().to_millis().unwrap(),
+        }
+    }
 }
 
 impl ReadRecord {
@@ -41,6 +57,26 @@ impl ReadRecord {
     }
 }
 
+/// The record that a receipt speaks of.
+pub fn read_receipt(bootstrap: &str, receipt: &serde_json::Value) -> ReadRecord {
+    let consumer = consumer(bootstrap);
+    let number = |name: &str| receipt[name].as_i64().unwrap_or_else(|| panic!("no {name} in {receipt}"));
+    let (topic, offset) = (receipt["topic"].as_str().unwrap(), number("offset"));
+    let mut assignment = TopicPartitionList::new();
+    let partition = i32::try_from(number("partition")).unwrap();
+    assignment.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+    consumer.assign(&assignment).unwrap();
+    let start = Instant::now();
+    while start.elapsed() < READ_LIMIT {
+        if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+            let record = ReadRecord::from(&message.unwrap());
+            assert_eq!(record.offset, offset, "there is no such record");
+            return record;
+        }
+    }
+    panic!("the record of {receipt} cannot be read");
+}
+
 /// Every record of the topic, by partition, then offset.
 pub fn read_all(bootstrap: &str, topic: &str) -> Vec<ReadRecord> {
     let consumer = consumer(bootstrap);
@@ -56,20 +92,7 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<ReadRecord> {
     while records.len() < expected {
         assert!(start.elapsed() < READ_LIMIT, "{} of {expected} records of '{topic}'", records.len());
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-        let message = message.unwrap();
-        records.push(ReadRecord {
-            partition: message.partition(),
-            offset: message.offset(),
-            key: message.key().map(<[u8]>::to_vec),
-            value: message.payload().map(<[u8]>::to_vec),
-            headers: message.headers().map_or(Vec::new(), |headers| {
-                headers
-                    .iter()
-                    .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-                    .collect()
-            }),
-            timestamp: message.timestamp().to_millis().unwrap(),
-        });
+        records.push(ReadRecord::from(&message.unwrap()));
     }
     records.sort_by_key(|record| (record.partition, record.offset));
     records

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod client;
 pub mod consumer;
 pub mod java;
+pub mod load;
 pub mod mock;
 pub mod process;
 pub mod silent;
