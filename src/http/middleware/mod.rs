@@ -1,5 +1,5 @@
-//! What every request passes, outermost first. One function instead of a layer each, because every layer costs
-//! every request a boxed future:
+//! What every request passes, outermost first. One function does most of it, because every layer costs every
+//! request a boxed future:
 //!
 //! 1. the request's id and trace; metrics; one line of log a request, one more a failure
 //! 2. `Connection: close` while the service drains
@@ -21,12 +21,9 @@ use axum::{
 use http::{HeaderValue, Method, header};
 use std::{
     any::Any,
-    future::{Future, poll_fn},
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    task::Poll,
     time::{Duration, Instant},
 };
+use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Level;
 
 /// The `route` label of requests that no route takes.
@@ -34,7 +31,8 @@ const UNMATCHED: &str = "unmatched";
 
 /// Wraps every route and the fallbacks that `router` has so far.
 pub fn wrap(router: Router<AppState>, state: AppState) -> Router<AppState> {
-    router.layer(from_fn_with_state(state, observe))
+    // axum applies the last layer first
+    router.layer(CatchPanicLayer::custom(panic_answer)).layer(from_fn_with_state(state, observe))
 }
 
 async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
@@ -45,7 +43,7 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
     let matched = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(context);
 
-    let mut response = catch_panic(next.run(request)).await;
+    let mut response = next.run(request).await;
 
     let route = matched.as_ref().map_or(UNMATCHED, |path| route_label(path.as_str()));
     let duration = started.elapsed();
@@ -110,13 +108,8 @@ fn text(id: &HeaderValue) -> &str {
 }
 
 /// A bug in a handler costs its own request only.
-async fn catch_panic(answer: impl Future<Output = Response>) -> Response {
-    let mut answer = pin!(answer);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
-        Ok(poll) => poll,
-        Err(panic) => Poll::Ready(ApiError::Internal(panic_text(&*panic)).into_response()),
-    })
-    .await
+fn panic_answer(panic: Box<dyn Any + Send>) -> Response {
+    ApiError::Internal(panic_text(&*panic)).into_response()
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
