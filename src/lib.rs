@@ -5,10 +5,11 @@
 //! | module | holds | may import |
 //! |---|---|---|
 //! | [`app`] | the composition root | everything |
-//! | [`check`] | the `check` subcommand: what works between here and Kafka | config, kafka |
-//! | [`cli`] | flags and subcommands | config |
-//! | [`config`] | settings; the only reader of the environment | nothing |
+//! | [`check`] | the `check` subcommand: what works between here and Kafka | config, kafka, produce |
+//! | [`cli`] | flags and subcommands | config, produce |
+//! | [`config`] | settings; the only reader of the environment | produce's topic names |
 //! | [`envelope`] | the native JSON bodies, turned into records; pure | produce |
+//! | [`health`] | the `health` subcommand: asks a running service | config |
 //! | [`http`] | routes, extractors, middleware, the listener | envelope, produce, lifecycle, config, telemetry |
 //! | [`kafka`] | the librdkafka adapter behind [`produce::Producer`] | produce, lifecycle, config, telemetry |
 //! | [`lifecycle`] | supervision, readiness, shutdown | config |
@@ -22,6 +23,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod envelope;
+pub mod health;
 pub mod http;
 pub mod kafka;
 pub mod lifecycle;
