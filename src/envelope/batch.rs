@@ -1,6 +1,6 @@
 //! Many envelopes in one body.
 
-use super::{BatchError, Context, Error, Kind, Target, json, record::Reader};
+use super::{BatchError, Context, Error, Target, json, record::Reader};
 use crate::produce::Record;
 use bytes::{Bytes, BytesMut};
 use serde::{
@@ -91,7 +91,7 @@ impl<'de> Visitor<'de> for Elements {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::tests::context;
+    use crate::envelope::{Kind, tests::context};
 
     fn parse(body: &str, format: BatchFormat) -> Result<Vec<Record>, BatchError> {
         parse_batch(&Bytes::copy_from_slice(body.as_bytes()), format, &context())

@@ -47,7 +47,12 @@ impl Producer for FakeProducer {
     fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>> {
         let exists = ["rtmh.logs", "rtmh.metrics", "rtmh.events", "orders"].contains(&name.as_str());
         Some(match exists {
-            true => Ok(Arc::new(Topic { name: name.clone(), partitions: 3, config: None })),
+            true => Ok(Arc::new(Topic {
+                name: name.clone(),
+                partitions: 3,
+                learned: std::time::Instant::now(),
+                config: None,
+            })),
             false => Err(Error::UnknownTopic(name.clone())),
         })
     }
@@ -61,7 +66,7 @@ impl Producer for FakeProducer {
         let written = Written {
             partition: record.partition.unwrap_or(0),
             offset: Some(i64::try_from(sent.len()).unwrap()),
-            timestamp: record.timestamp,
+            append_time: None,
         };
         sent.push(record.clone());
         match self.script.lock().unwrap().pop_front() {

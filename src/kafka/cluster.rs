@@ -3,7 +3,7 @@
 
 use super::{
     client,
-    context::{Context, Event, LastError},
+    context::{Broker, Context, Event, LastError},
     metadata::AskCluster,
     polled::{PolledProducer, StartError},
 };
@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use rdkafka::{
     ClientConfig,
     error::KafkaError,
+    metadata::Metadata,
     producer::{Producer, PurgeConfig},
     types::RDKafkaErrorCode as Code,
 };
@@ -25,8 +26,11 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// For one question about metadata; two of them and the pause between probes stay below 5 s.
+/// For one question about metadata.
 const ASK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// For a probe's second question: with the first and the pause between probes, well below the 5 s in which a
+/// lost broker must show.
+const SECOND_ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a replaced producer may take to report on what it held.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -35,6 +39,7 @@ pub struct Cluster {
     events: mpsc::Sender<Event>,
     last_error: Arc<LastError>,
     alarm: Alarm,
+    broker: Broker,
     shared: ArcSwap<PolledProducer>,
     /// Made when a record must first be sent alone.
     alone: Mutex<Option<Arc<PolledProducer>>>,
@@ -44,13 +49,14 @@ impl Cluster {
     /// Never waits for a broker.
     pub fn start(
         config: ClientConfig,
+        broker: Broker,
         events: mpsc::Sender<Event>,
         alarm: Alarm,
     ) -> Result<Arc<Self>, StartError> {
         let last_error = Arc::new(LastError::default());
-        let context = Context::new(events.clone(), Arc::clone(&last_error));
+        let context = Context::new(events.clone(), Arc::clone(&last_error), broker);
         let shared = ArcSwap::from_pointee(PolledProducer::start(&config, context, &alarm)?);
-        Ok(Arc::new(Self { config, events, last_error, alarm, shared, alone: Mutex::default() }))
+        Ok(Arc::new(Self { config, events, last_error, alarm, broker, shared, alone: Mutex::default() }))
     }
 
     pub fn shared(&self) -> arc_swap::Guard<Arc<PolledProducer>> {
@@ -68,16 +74,14 @@ impl Cluster {
     }
 
     fn start_producer(&self, config: &ClientConfig) -> Result<PolledProducer, StartError> {
-        let context = Context::new(self.events.clone(), Arc::clone(&self.last_error));
+        let context = Context::new(self.events.clone(), Arc::clone(&self.last_error), self.broker);
         PolledProducer::start(config, context, &self.alarm)
     }
 
     /// Whether Kafka answers, by a real question about `topic`; the answer itself does not matter. The second
-    /// try is for a broker that died since the last question: another one may be there.
+    /// question is for a broker that died since the last: another one may be there.
     pub fn probe(&self, topic: &TopicName) -> Result<(), String> {
-        let first = self.fetch(topic);
-        let answer = if first.is_err() { self.fetch(topic) } else { first };
-        match answer {
+        match self.fetch(topic, ASK_TIMEOUT).or_else(|_| self.fetch(topic, SECOND_ASK_TIMEOUT)) {
             Ok(_) => {
                 self.last_error.clear();
                 Ok(())
@@ -113,8 +117,8 @@ impl Cluster {
         }
     }
 
-    fn fetch(&self, topic: &TopicName) -> Result<rdkafka::metadata::Metadata, KafkaError> {
-        self.shared.load_full().client().fetch_metadata(Some(topic.as_str()), ASK_TIMEOUT)
+    fn fetch(&self, topic: &TopicName, timeout: Duration) -> Result<Metadata, KafkaError> {
+        self.shared.load_full().client().fetch_metadata(Some(topic.as_str()), timeout)
     }
 }
 
@@ -144,8 +148,9 @@ fn no_answer(error: &KafkaError) -> String {
 
 impl AskCluster for Arc<Cluster> {
     fn ask(&self, name: &TopicName) -> Result<i32, Error> {
-        let metadata =
-            self.fetch(name).map_err(|error| Error::BrokerUnavailable { reason: no_answer(&error) })?;
+        let metadata = self
+            .fetch(name, ASK_TIMEOUT)
+            .map_err(|error| Error::BrokerUnavailable { reason: no_answer(&error) })?;
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name.as_str()) else {
             return Err(Error::UnknownTopic(name.clone()));
         };

@@ -20,6 +20,15 @@ pub enum Event {
 pub struct Context {
     events: mpsc::Sender<Event>,
     last_error: Arc<LastError>,
+    broker: Broker,
+}
+
+/// Which kind of broker answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broker {
+    Kafka,
+    /// librdkafka's mock, whose append time is made up (`rdkafka_mock_handlers.c`).
+    Mock,
 }
 
 /// The newest reason that librdkafka gave for not reaching Kafka, kept for `/ready` and the log.
@@ -41,8 +50,8 @@ impl LastError {
 }
 
 impl Context {
-    pub fn new(events: mpsc::Sender<Event>, last_error: Arc<LastError>) -> Self {
-        Self { events, last_error }
+    pub fn new(events: mpsc::Sender<Event>, last_error: Arc<LastError>, broker: Broker) -> Self {
+        Self { events, last_error, broker }
     }
 }
 
@@ -84,11 +93,12 @@ impl ProducerContext for Context {
             Ok(message) => (message, None),
             Err((error, message)) => (message, error.rdkafka_error_code()),
         };
-        let timestamp = match message.timestamp() {
-            Timestamp::CreateTime(millis) | Timestamp::LogAppendTime(millis) => millis,
-            Timestamp::NotAvailable => 0,
+        let append_time = match message.timestamp() {
+            Timestamp::LogAppendTime(millis) if self.broker == Broker::Kafka => Some(millis),
+            _ => None,
         };
-        let written = Written { partition: message.partition(), offset: known(message.offset()), timestamp };
+        let written =
+            Written { partition: message.partition(), offset: known(message.offset()), append_time };
         let persistence = report::persistence(message);
         ack.report(match failure {
             None => Ok(written),
@@ -97,6 +107,7 @@ impl ProducerContext for Context {
             Some(code) => {
                 let reason = report::broker_reason(message).unwrap_or_else(|| code.to_string());
                 let topic = TopicName::parse(message.topic()).ok();
+                let timestamp = message.timestamp().to_millis().unwrap_or_default();
                 Err(error::of_report(code, persistence, topic, timestamp, reason))
             }
         });

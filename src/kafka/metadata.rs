@@ -11,7 +11,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -28,6 +28,8 @@ const REFRESH_EVERY: Duration = Duration::from_secs(30);
 const MAX_PER_SECOND: u32 = 20;
 /// Names that may wait for their look-up; at 20 a second the last of them waits two seconds.
 const MAX_WAITING: usize = 40;
+/// How long the look-up thread waits for a name before it looks for one to refresh.
+const IDLE: Duration = Duration::from_millis(250);
 
 pub type Answer = Result<Arc<Topic>, Error>;
 
@@ -76,14 +78,14 @@ impl Topics {
         thread::Builder::new().name("kafka-topics".into()).spawn(move || {
             let mut pace = Pace::new();
             loop {
-                let next = next_name(&queue);
+                let next = queue.recv_timeout(IDLE);
                 let Some(topics) = weak.upgrade() else { break };
                 match next {
-                    Some(name) => {
+                    Ok(name) => {
                         pace.wait();
                         topics.ask_and_tell(&name, &cluster);
                     }
-                    None => topics.refresh_one(&cluster, &mut pace),
+                    Err(_) => topics.refresh_one(&cluster, &mut pace),
                 }
             }
             watch.finished();
@@ -155,8 +157,9 @@ impl Topics {
             Ok(partitions) => {
                 let mut present = write(&self.present);
                 let config = present.get(name).and_then(|known| known.topic.config.clone());
-                let topic = Arc::new(Topic { name: name.clone(), partitions, config });
-                let entry = Present { topic: Arc::clone(&topic), asked: Instant::now(), used: false.into() };
+                let topic =
+                    Arc::new(Topic { name: name.clone(), partitions, learned: Instant::now(), config });
+                let entry = Present { asked: topic.learned, topic: Arc::clone(&topic), used: false.into() };
                 present.insert(name.clone(), entry);
                 drop(present);
                 write(&self.absent).remove(name);
@@ -199,13 +202,6 @@ impl Topics {
                 present.asked = Instant::now();
             }
         }
-    }
-}
-
-fn next_name(queue: &Receiver<TopicName>) -> Option<TopicName> {
-    match queue.recv_timeout(Duration::from_millis(250)) {
-        Ok(name) => Some(name),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
     }
 }
 

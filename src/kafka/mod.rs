@@ -1,9 +1,12 @@
 //! The adapter to Kafka: librdkafka behind [`crate::produce::Producer`]. It reports what is so and decides
 //! no policy.
 
+pub mod admin;
 pub mod client;
 mod cluster;
 mod context;
+pub mod describe;
+mod embedded;
 mod error;
 mod events;
 mod link;
@@ -12,5 +15,9 @@ mod partitioner;
 mod polled;
 mod producer;
 mod report;
+#[cfg(test)]
+mod tests;
+mod topic_config;
 
+pub use embedded::{EmbeddedCluster, EmbeddedClusterError};
 pub use producer::{Fault, KafkaProducer};

@@ -1,13 +1,16 @@
 //! [`crate::produce::Producer`] on librdkafka.
 
 use super::{
+    admin::{Admin, Created},
     client::{self, ConfigError},
     cluster::Cluster,
+    context::Broker,
     error, events,
     link::{CreateTopics, Link, LinkHandle, LinkSettings},
     metadata::Topics,
     partitioner,
     polled::{PolledProducer, StartError},
+    topic_config,
 };
 use crate::{
     config::{Config, Partitioner},
@@ -29,7 +32,7 @@ const AUTO_CREATE_POLL: Duration = Duration::from_millis(250);
 
 /// The one producer of the service, with all that keeps it connected.
 pub struct KafkaProducer {
-    cluster: Arc<Cluster>,
+    pub(super) cluster: Arc<Cluster>,
     topics: Arc<Topics>,
     readiness: Arc<Readiness>,
     partitioner: Partitioner,
@@ -58,9 +61,13 @@ impl KafkaProducer {
         let client_config = client::producer(&config.kafka, &config.limits)?;
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
-        let cluster = Cluster::start(client_config, events, supervisor.alarm())?;
-        let (confirmed, unread) = mpsc::channel(EVENT_QUEUE);
+        let broker = if config.kafka.embedded { Broker::Mock } else { Broker::Kafka };
+        let cluster = Cluster::start(client_config, broker, events, supervisor.alarm())?;
+        let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
         let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
+        let admin = Arc::new(Admin::new(&client::connection(&config.kafka)));
+        let read_configs = topic_config::read(Arc::clone(&admin), Arc::clone(&topics), to_describe);
+        supervisor.spawn("the reading of topic configurations", read_configs);
         let link = Link {
             cluster: Arc::clone(&cluster),
             topics: Arc::clone(&topics),
@@ -69,7 +76,7 @@ impl KafkaProducer {
             alarm: supervisor.alarm(),
             settings: LinkSettings {
                 topics: config.topics.distinct(),
-                create_topics: None,
+                create_topics: config.kafka.create_topics.then(|| create_topics(config, admin)),
                 base_delay: config.kafka.connect_base_delay,
                 retries: config.kafka.connect_retries,
             },
@@ -95,6 +102,28 @@ impl KafkaProducer {
             Partitioner::Tenant => partitioner::tenant(record, topic.partitions),
         })
     }
+}
+
+/// For the link's thread: makes the configured topics and says in the log what came of it.
+fn create_topics(config: &Config, admin: Arc<Admin>) -> CreateTopics {
+    let topics = config.topics.distinct();
+    let (partitions, replication_factor) =
+        (config.kafka.topic_partitions, config.kafka.topic_replication_factor);
+    let runtime = tokio::runtime::Handle::current();
+    Box::new(move || match runtime.block_on(admin.create_topics(&topics, partitions, replication_factor)) {
+        Ok(created) => {
+            for (topic, created) in created {
+                match created {
+                    Ok(Created::New) => {
+                        tracing::info!(%topic, partitions, replication_factor, "topic created")
+                    }
+                    Ok(Created::Existed) => tracing::debug!(%topic, "topic exists already"),
+                    Err(reason) => tracing::error!(%topic, reason, "the topic cannot be created"),
+                }
+            }
+        }
+        Err(error) => tracing::error!(%error, "the configured topics cannot be created"),
+    })
 }
 
 impl Producer for KafkaProducer {

@@ -32,7 +32,8 @@ const MAX_FIRST_BUFFER: usize = 1 << 20;
 #[derive(Debug)]
 pub struct ReadBody {
     pub bytes: Bytes,
-    pub permit: Permit,
+    /// Held for its drop.
+    pub _permit: Permit,
 }
 
 /// The body of a request that carries one record: JSON.
@@ -90,11 +91,11 @@ async fn read(
         Err(Interrupted::Broken(error)) => return Err(closing(error.into_response())),
     };
     if encoding == Encoding::Identity {
-        return Ok((media_type, ReadBody { bytes, permit }));
+        return Ok((media_type, ReadBody { bytes, _permit: permit }));
     }
     let decoded = encoding::decode(encoding, &bytes, state.body_limit(), state.budget()).await;
     let (bytes, permit) = decoded.map_err(IntoResponse::into_response)?;
-    Ok((media_type, ReadBody { bytes, permit }))
+    Ok((media_type, ReadBody { bytes, _permit: permit }))
 }
 
 /// What the head of the request decides, before a byte of the body is read.
@@ -207,7 +208,7 @@ mod tests {
         let request = Request::new(chunked(&["{\"a\"", ":1", "}"]));
         let RecordBody(body) = RecordBody::from_request(request, &app.state).await.unwrap();
         assert_eq!(body.bytes, "{\"a\":1}");
-        assert_eq!((body.permit.bytes(), app.state.budget().used()), (7, 7));
+        assert_eq!((body._permit.bytes(), app.state.budget().used()), (7, 7));
         drop(body);
         assert_eq!(app.state.budget().used(), 0);
     }

@@ -1,0 +1,19 @@
+//! What the service promises, proven over HTTP against a real Apache Kafka and librdkafka's mock cluster.
+//! One file a promise; `support` is what they stand on.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by a panic, its helpers too"
+)]
+
+mod support;
+
+mod bad_input;
+mod batch;
+mod endpoints;
+mod harness;
+mod outage;
+mod records;
+mod shutdown;

@@ -1,0 +1,144 @@
+//! Brokers die, freeze and come back: nothing that was acknowledged is lost, nobody waits for ever, and
+//! readiness tells the truth within 5 s.
+
+use crate::support::{
+    app::Service,
+    broker::{self, Broker},
+    consumer, eventually,
+    load::Load,
+    silent,
+};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// A short time-out keeps the tests short.
+const DELIVERY_TIMEOUT: (&str, &str) = ("KAFKA_DELIVERY_TIMEOUT_MS", "4000");
+/// How late an answer may be: the delivery time-out and one second.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How late `/ready` may be.
+const READY_LIMIT: Duration = Duration::from_secs(5);
+
+fn body(topic: &str) -> String {
+    json!({"topic": topic, "value": 1, "project": "p"}).to_string()
+}
+
+#[tokio::test]
+async fn a_broker_killed_and_restarted_under_load_loses_no_acknowledged_record() {
+    let Some(kafka) = broker::own(&[]) else { return };
+    let topic = kafka.new_topic(3, &[]).await;
+    let service = Service::on(&kafka, &[DELIVERY_TIMEOUT]).await;
+    let load = Load::start(&service, &topic, 32);
+    load.wait_for(200).await;
+    kafka.kill();
+    service.wait_unready_within(READY_LIMIT).await;
+    assert_eq!(service.client().get("/health").await.status, 200, "liveness does not depend on Kafka");
+    assert_eq!(service.client().get("/health/kafka").await.status, 503);
+    kafka.restart();
+    service.wait_ready_within(READY_LIMIT).await;
+    load.wait_for(200).await;
+    let outcomes = load.stop().await;
+    assert!(outcomes.verify(&kafka.bootstrap()) >= 400);
+    assert!(outcomes.not_written() > 0, "nothing was refused while the broker was down");
+}
+
+#[tokio::test]
+async fn a_frozen_broker_keeps_nobody_waiting() {
+    let Some(kafka) = broker::own(&[]) else { return };
+    let topic = kafka.new_topic(1, &[]).await;
+    let service = Service::on(&kafka, &[DELIVERY_TIMEOUT]).await;
+    let client = service.client();
+    client.post("/produce", body(&topic)).await.written();
+
+    kafka.freeze();
+    let frozen = Instant::now();
+    let answer = client.post("/produce", body(&topic)).await;
+    assert!(frozen.elapsed() < ANSWER_LIMIT, "{:?}", frozen.elapsed());
+    // a request was on its way to a broker that may yet read it
+    assert_eq!(answer.problem(504, "delivery_timeout")["outcome"], "unknown");
+    let reason = service.wait_unready_within(READY_LIMIT.saturating_sub(frozen.elapsed())).await;
+    assert!(!reason.is_empty());
+
+    let refused = Instant::now();
+    assert_eq!(
+        client.post("/produce", body(&topic)).await.problem(503, "not_ready")["outcome"],
+        "not_written"
+    );
+    assert!(refused.elapsed() < Duration::from_secs(1), "a known outage is said at once");
+
+    kafka.thaw();
+    service.wait_ready_within(READY_LIMIT).await;
+    client.post("/produce", body(&topic)).await.written();
+    let count = consumer::count(&kafka.bootstrap(), &topic);
+    assert!((2..=3).contains(&count), "{count}");
+}
+
+#[tokio::test]
+async fn a_topic_that_is_new_to_a_frozen_broker_is_answered_in_time() {
+    let Some(kafka) = broker::own(&[]) else { return };
+    let topic = kafka.new_topic(1, &[]).await;
+    let service = Service::on(&kafka, &[DELIVERY_TIMEOUT]).await;
+    kafka.freeze();
+    let asked = Instant::now();
+    let answer = service.client().post("/produce", body(&topic)).await;
+    assert!(asked.elapsed() < ANSWER_LIMIT, "{:?}", asked.elapsed());
+    assert_eq!(answer.status, 503, "not 404: nobody said that it does not exist: {answer:?}");
+    assert_eq!(answer.json()["outcome"], "not_written");
+}
+
+#[tokio::test]
+async fn a_kafka_that_appears_later_is_found() {
+    if !broker::startable() {
+        return;
+    }
+    let kafka = Broker::prepare(&[]);
+    let service = Service::spawn(&[("KAFKA_BROKERS", &kafka.bootstrap()), DELIVERY_TIMEOUT]).await;
+    let client = service.client();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(12) {
+        assert_eq!(client.get("/ready").await.status, 503);
+        assert_eq!(client.get("/health").await.json()["kafka_connected"], false);
+        client.post("/produce", body("later")).await.problem(503, "not_ready");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    kafka.restart();
+    service.wait_ready_within(READY_LIMIT).await;
+    kafka.create_topic("later", 1, &[]).await;
+    eventually("the topic is found", READY_LIMIT, || async {
+        (client.post("/produce", body("later")).await.status == 202).then_some(())
+    })
+    .await;
+    let errors = service.logs().lines().filter(|line| line.contains("ERROR")).count();
+    assert_eq!(errors, 0, "an absent Kafka is no error of the service:\n{}", service.logs());
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_never_answers_is_not_ready() {
+    let address = silent::listen();
+    let service = Service::spawn(&[("KAFKA_BROKERS", &address), DELIVERY_TIMEOUT]).await;
+    let client = service.client();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(6) {
+        let ready = client.get("/ready").await;
+        assert_eq!(ready.status, 503);
+        assert!(ready.json()["reason"].is_string(), "{ready:?}");
+        let asked = Instant::now();
+        client.post("/logs", r#"{"value":1,"project":"p"}"#).await.problem(503, "not_ready");
+        assert!(asked.elapsed() < Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(service.logs().lines().count() < 60, "too many lines:\n{}", service.logs());
+}
+
+#[tokio::test]
+async fn bounded_attempts_to_connect_end_the_process() {
+    let nobody = format!("127.0.0.1:{}", crate::support::free_port());
+    let service = Service::spawn(&[
+        ("KAFKA_BROKERS", &nobody),
+        ("KAFKA_CONNECT_RETRIES", "2"),
+        ("KAFKA_CONNECT_BASE_DELAY_MS", "50"),
+    ])
+    .await;
+    let (status, _) = service.wait_exit(Duration::from_secs(20)).await;
+    assert!(!status.success());
+    assert!(service.logs().contains("KAFKA_CONNECT_RETRIES"), "{}", service.logs());
+}

@@ -1,0 +1,68 @@
+//! What the tests stand on: real brokers, mock clusters, the service as a process, and clients of both.
+
+pub mod app;
+pub mod broker;
+pub mod client;
+pub mod consumer;
+pub mod java;
+pub mod load;
+pub mod mock;
+pub mod process;
+pub mod silent;
+
+use std::{
+    future::Future,
+    net::TcpListener,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+/// The shared broker; where Java or Maven is missing the test ends here, which is said on standard error.
+/// With `CI=true` it fails instead.
+#[macro_export]
+macro_rules! kafka_or_skip {
+    () => {
+        match $crate::support::broker::shared() {
+            Some(kafka) => kafka,
+            None => return,
+        }
+    };
+}
+
+/// The shared broker and the shared service on it, else as [`kafka_or_skip`].
+#[macro_export]
+macro_rules! service_or_skip {
+    () => {
+        match $crate::support::app::shared().await {
+            Some((kafka, service)) => (kafka, service),
+            None => return,
+        }
+    };
+}
+
+/// A topic name that no other test uses.
+pub fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed))
+}
+
+/// A port of 127.0.0.1 that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Asks every 50 ms until the answer is there; after `limit` the test fails, naming what it waited for.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl FnMut() -> F,
+) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
