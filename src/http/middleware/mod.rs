@@ -117,3 +117,50 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("no text"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{App, request};
+    use axum::body::Body;
+
+    #[tokio::test]
+    async fn the_request_id_is_returned_or_made() {
+        let app = App::new();
+        let answer = app.post_with("/nothing", &[("x-request-id", "abc")], "").await;
+        assert_eq!(answer.header("x-request-id"), Some("abc"));
+        assert_eq!(app.get("/health").await.header("x-request-id").map(str::len), Some(32));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_500_and_says_nothing() {
+        let app = App::new();
+        *app.producer.panics.lock().unwrap() = true;
+        let answer = app.post("/logs", r#"{"project":"p","value":1}"#).await;
+        assert_eq!(answer.error(), (500, "internal".into()));
+        assert!(!answer.text().contains("scripted"));
+        assert!(answer.header("x-request-id").is_some());
+    }
+
+    #[tokio::test]
+    async fn answers_close_the_connection_while_the_service_drains() {
+        let app = App::new();
+        assert_eq!(app.get("/health").await.header("connection"), None);
+        app.readiness.start_draining();
+        assert_eq!(app.get("/health").await.header("connection"), Some("close"));
+    }
+
+    #[tokio::test]
+    async fn a_head_request_is_answered_as_a_get_without_a_body() {
+        let app = App::new();
+        for path in ["/", "/health", "/ready/", "/metrics", "/openapi.json", "/docs"] {
+            let answer = app.send(request(Method::HEAD, path, &[], Body::empty())).await;
+            assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
+        }
+    }
+
+    #[test]
+    fn methods_are_a_closed_set() {
+        assert_eq!(method_label(&Method::from_bytes(b"BREW").unwrap()), "other");
+    }
+}
