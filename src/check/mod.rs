@@ -4,6 +4,7 @@
 //! failed says so instead of failing too.
 
 mod client;
+mod connection;
 mod line;
 mod network;
 mod topics;
