@@ -4,6 +4,7 @@
 //! failed says so instead of failing too.
 
 mod client;
+mod connection;
 mod line;
 mod network;
 mod topics;
@@ -61,29 +62,24 @@ fn check_kafka<W: Write>(
         Ok(client) => client,
         Err(line) => return report.lines([line]),
     };
-    let (lines, metadata) = client.connect(&config.kafka);
+    let (lines, brokers) = client.connect(&config.kafka);
     report.lines(lines)?;
-    let Some(metadata) = metadata else {
-        return report.lines([Line::new(
-            Verdict::Skipped,
-            "brokers, topics",
-            "not tried, Kafka does not answer",
-        )]);
-    };
-    let mut brokers_reachable = false;
-    for broker in metadata.brokers() {
-        let lines = network::advertised(broker.id(), broker.host(), broker.port());
-        brokers_reachable |= network::is_reachable(&lines);
+    let mut reachable = None;
+    for broker in &brokers {
+        let lines = network::advertised(broker.id, &broker.host, broker.port);
+        if network::is_reachable(&lines) {
+            reachable = reachable.or(Some(broker.id));
+        }
         report.lines(lines)?;
     }
-    if !brokers_reachable {
+    let Some(broker) = reachable else {
         return report.lines([Line::new(
             Verdict::Skipped,
             "topics",
             "not tried, no broker can be reached at its advertised address",
         )]);
-    }
-    let (lines, writable) = topics::describe(&client, config, write);
+    };
+    let (lines, writable) = topics::describe(&client, broker, config, write);
     report.lines(lines)?;
     match write {
         Some(topic) if writable => report.lines([write::one_record(&client, config, topic)]),

@@ -8,15 +8,17 @@ use crate::{
 };
 use rdkafka::error::RDKafkaErrorCode;
 
-/// The lines on each configured topic and on `write`, and whether a record may be tried on the latter.
+/// The lines on each configured topic and on `write`, as the broker with the id `broker` tells, and whether a
+/// record may be tried on the latter.
 pub(super) fn describe(
     client: &CheckClient,
+    broker: i32,
     config: &Config,
     write: Option<&TopicName>,
 ) -> (Vec<Line>, bool) {
     let mut topics = config.topics.distinct();
     topics.extend(write.filter(|topic| !topics.contains(topic)).cloned());
-    let descriptions = match describe_topics(client.client(), &topics, client.timeout) {
+    let descriptions = match describe_topics(client.client(), broker, &topics, client.timeout) {
         Ok(descriptions) => descriptions,
         Err(error) => {
             let finding = format!("the broker does not describe them: {error}");

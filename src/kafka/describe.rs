@@ -68,10 +68,14 @@ impl<T> Drop for Native<T> {
     }
 }
 
-/// Asks one broker for the topics, in their order, and for what this client may do with them. Creates none.
-/// Blocks for at most `timeout` and a second.
+/// Asks the broker with the id `broker` for the topics, in their order, and for what this client may do with
+/// them. Creates none. Blocks for at most `timeout` and a second.
+///
+/// The broker is named because librdkafka would otherwise ask the controller, which this request does not
+/// need and the mock cluster does not have.
 pub fn describe_topics<C: ClientContext>(
     client: &Client<C>,
+    broker: i32,
     topics: &[TopicName],
     timeout: Duration,
 ) -> Result<Vec<TopicDescription>, DescribeError> {
@@ -88,7 +92,7 @@ pub fn describe_topics<C: ClientContext>(
             bindings::rd_kafka_TopicCollection_destroy,
         )?
     };
-    let options = options(client, timeout_ms)?;
+    let options = options(client, broker, timeout_ms)?;
     // SAFETY: `client` keeps `rk` alive for longer than the queue, which is owned here.
     let queue = unsafe { Native::new(bindings::rd_kafka_queue_new(rk), bindings::rd_kafka_queue_destroy)? };
     // SAFETY: every argument is alive; librdkafka copies what it keeps.
@@ -123,6 +127,7 @@ pub fn describe_topics<C: ClientContext>(
 
 fn options<C: ClientContext>(
     client: &Client<C>,
+    broker: i32,
     timeout_ms: c_int,
 ) -> Result<Native<bindings::rd_kafka_AdminOptions_t>, DescribeError> {
     let operation = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
@@ -139,12 +144,14 @@ fn options<C: ClientContext>(
             ptr::null_mut(),
             0,
         );
+        let addressed = bindings::rd_kafka_AdminOptions_set_broker(options.ptr(), broker, ptr::null_mut(), 0);
         let error = bindings::rd_kafka_AdminOptions_set_include_authorized_operations(options.ptr(), 1);
         let refused = !error.is_null();
         if refused {
             bindings::rd_kafka_error_destroy(error);
         }
-        if refused || RDKafkaErrorCode::from(timed) != RDKafkaErrorCode::NoError {
+        let set = [timed, addressed].map(RDKafkaErrorCode::from) == [RDKafkaErrorCode::NoError; 2];
+        if refused || !set {
             return Err(DescribeError::Request);
         }
         Ok(options)
@@ -230,7 +237,7 @@ mod tests {
     fn describe(bootstrap_servers: &str, topics: &[&str]) -> Result<Vec<TopicDescription>, DescribeError> {
         let client: BaseProducer =
             ClientConfig::new().set("bootstrap.servers", bootstrap_servers).create().unwrap();
-        describe_topics(client.client(), &names(topics), Duration::from_secs(2))
+        describe_topics(client.client(), 1, &names(topics), Duration::from_secs(2))
     }
 
     #[test]
@@ -240,6 +247,22 @@ mod tests {
         assert_eq!(answer.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
         let described = answer[0].described.as_ref().unwrap();
         assert_eq!((described.partitions, described.leaderless.len()), (3, 0));
+    }
+
+    #[test]
+    fn a_topic_that_does_not_exist_is_said_not_to_and_is_not_made() {
+        let cluster = EmbeddedCluster::start(&[], 1).unwrap();
+        for _ in 0..2 {
+            let answer = describe(cluster.bootstrap_servers(), &["absent"]).unwrap();
+            assert_eq!(answer[0].described, Err(RDKafkaErrorCode::UnknownTopicOrPartition));
+        }
+    }
+
+    #[test]
+    fn a_broker_that_does_not_tell_of_rights_is_silent() {
+        let cluster = EmbeddedCluster::start(&names(&["a"]), 1).unwrap();
+        let answer = describe(cluster.bootstrap_servers(), &["a"]).unwrap();
+        assert_eq!(answer[0].described.as_ref().unwrap().operations, None);
     }
 
     #[test]
