@@ -185,13 +185,11 @@ fn overloaded(state: &AppState) -> ApiError {
 mod tests {
     use super::*;
     use crate::http::testing::App;
-    use futures_util::stream;
+    use futures_util::{StreamExt, stream};
 
     fn chunked(chunks: &'static [&'static str]) -> Body {
         Body::from_stream(stream::iter(chunks).map(|chunk| Ok::<_, std::convert::Infallible>(*chunk)))
     }
-
-    use futures_util::StreamExt;
 
     #[test]
     fn after_the_grace_a_body_must_come_at_a_kibibyte_a_second() {

@@ -49,7 +49,7 @@ mod tests {
         produce::Error,
     };
     use axum::body::Body;
-    use futures_util::stream;
+    use futures_util::{StreamExt, stream};
 
     const RECORD: &str = r#"{"topic":"orders","project":"p","value":{"a":1},"timestamp":1795228481123}"#;
 
@@ -173,8 +173,6 @@ mod tests {
             assert!(answer.text().contains("1024"), "{}", answer.text());
         }
     }
-
-    use futures_util::StreamExt;
 
     #[tokio::test]
     async fn a_spent_budget_is_503_before_the_body_is_read() {
