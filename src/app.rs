@@ -1,1 +1,201 @@
-//! Placeholder
+//! The composition root: builds every part from the settings, runs the service until a signal, ends it.
+
+use crate::{
+    config::{Config, FLUSH_TIMEOUT},
+    http::{self, AppState, Server},
+    kafka::{EmbeddedCluster, KafkaProducer, client},
+    lifecycle::{
+        readiness::Readiness,
+        shutdown::Signals,
+        supervisor::{Failure, Supervisor},
+    },
+    produce::{Budget, Pipeline, Settings},
+    telemetry::metrics::Metrics,
+};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+};
+use tokio::{net::TcpListener, sync::oneshot};
+
+/// Partitions of the embedded cluster's topics.
+const EMBEDDED_PARTITIONS: i32 = 3;
+/// Descriptors that are not connections: brokers, files, the listener.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Why the service could not start or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "cannot listen on {address}: {source}; is another process using the port? PORT and HOST say where to listen"
+    )]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("{0}")]
+    Kafka(#[from] crate::kafka::Fault),
+    #[error("{0}")]
+    Embedded(#[from] crate::kafka::EmbeddedClusterError),
+    #[error("the metrics cannot be set up: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the service cannot go on: {0}")]
+    Failed(#[from] Failure),
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the service until SIGTERM or SIGINT has ended it in order.
+pub fn run(config: Config) -> Result<(), Error> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.http.worker_threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.thread_name("inlet-worker").enable_all().build()?;
+    let ended = runtime.block_on(serve(config));
+    // what still blocks by now, a look-up for example, must not hold the process
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(mut config: Config) -> Result<(), Error> {
+    let mut signals = Signals::listen()?;
+    let mut supervisor = Supervisor::new();
+    config.limits.max_connections = connection_limit(config.limits.max_connections);
+    let embedded = start_embedded_cluster(&mut config)?;
+
+    let listener = listen(SocketAddr::new(config.http.host, config.http.port)).await?;
+    let address = listener.local_addr()?;
+
+    let budget = Budget::new(config.limits.max_in_flight_bytes);
+    let readiness = Readiness::new();
+    let metrics = Arc::new(Metrics::new(
+        config.limits.metrics_max_topics,
+        config.kafka.delivery_timeout,
+        config.limits.max_in_flight_bytes,
+        &client::librdkafka_version(),
+    )?);
+    let producer = KafkaProducer::start(&config, readiness.clone(), metrics.clone(), &mut supervisor)?;
+    let pipeline = Pipeline::new(
+        producer.clone(),
+        budget,
+        metrics.clone(),
+        Settings {
+            delivery_timeout: config.kafka.delivery_timeout,
+            max_record_bytes: config.limits.max_record_bytes,
+        },
+    );
+    let state = AppState::new(http::Parts {
+        pipeline,
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        http: config.http.clone(),
+        limits: config.limits.clone(),
+        records: config.records.clone(),
+        topics: config.topics.clone(),
+        client_id: config.kafka.client_id.clone(),
+        brokers: config.kafka.brokers.clone(),
+        embedded: embedded.is_some(),
+    });
+    let server = Server {
+        listener,
+        router: http::router(state),
+        settings: config.http.clone(),
+        max_connections: config.limits.max_connections,
+        metrics,
+    };
+    let (stop, stopped) = oneshot::channel();
+    let mut server = pin!(server.run(async {
+        // an error is a sender that is gone, which means the same
+        let _ = stopped.await;
+    }));
+
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    if let Some(cluster) = &embedded {
+        say_embedded(address, cluster.bootstrap_servers());
+    }
+    tokio::select! {
+        signal = signals.next() => tracing::info!(signal, "shutting down"),
+        failure = supervisor.failed() => return Err(failure.into()),
+        _ = &mut server => return Err(Error::System(io::Error::other("the listener ended"))),
+    }
+    readiness.start_draining();
+    tokio::select! {
+        () = tokio::time::sleep(config.http.shutdown_delay) => {}
+        signal = signals.next() => tracing::info!(signal, "not waiting for SHUTDOWN_DELAY_MS any longer"),
+        _ = &mut server => {}
+    }
+    // the receiver lives in the server
+    let _ = stop.send(());
+    server.await;
+    flush(producer).await;
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}
+
+/// Raises the soft descriptor limit to the hard one, and lowers the connection limit to what fits.
+fn connection_limit(wanted: usize) -> usize {
+    let descriptors = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(descriptors) => descriptors,
+        Err(error) => {
+            tracing::warn!(%error, "the descriptor limit cannot be raised");
+            return wanted;
+        }
+    };
+    let fits = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX).max(1);
+    if fits < wanted {
+        tracing::warn!(
+            MAX_CONNECTIONS = wanted,
+            lowered_to = fits,
+            descriptors,
+            "the descriptor limit does not allow as many connections; raise it (ulimit -n) or lower MAX_CONNECTIONS"
+        );
+    }
+    wanted.min(fits)
+}
+
+/// Starts the mock cluster where it is asked for, and points the settings at it.
+fn start_embedded_cluster(config: &mut Config) -> Result<Option<EmbeddedCluster>, Error> {
+    if !config.kafka.embedded {
+        return Ok(None);
+    }
+    let cluster = EmbeddedCluster::start(&config.topics.distinct(), EMBEDDED_PARTITIONS)?;
+    config.kafka.brokers = vec![cluster.bootstrap_servers().to_owned()];
+    config.kafka.allow_auto_create_topics = true;
+    config.kafka.create_topics = false;
+    Ok(Some(cluster))
+}
+
+fn say_embedded(address: SocketAddr, bootstrap_servers: &str) {
+    tracing::warn!(
+        bootstrap_servers,
+        "EMBEDDED KAFKA: records are kept in memory only and are gone when this process ends; for development"
+    );
+    let url = format!("http://localhost:{}", address.port());
+    // plain lines, to be copied; a closed standard output is nobody's loss
+    let _ = writeln!(
+        io::stdout(),
+        "
+Try it:
+  curl {url}/logs -d '{{\"project\":\"demo\",\"value\":{{\"level\":\"info\",\"text\":\"hello\"}}}}'
+  curl {url}/produce -d '{{\"topic\":\"orders\",\"key\":\"42\",\"message\":{{\"total\":9.50}}}}'
+  curl {url}/produce/batch -d '[{{\"topic\":\"orders\",\"message\":{{\"id\":1}}}},{{\"topic\":\"orders\",\"message\":{{\"id\":2}}}}]'
+Read it back:
+  kcat -C -e -b {bootstrap_servers} -t rtmh.logs
+"
+    );
+}
+
+/// Every answered record has its report by now; this is for those whose client did not wait.
+async fn flush(producer: Arc<KafkaProducer>) {
+    let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH_TIMEOUT)).await;
+    match flushed {
+        Ok(Ok(())) => tracing::info!("every record has its delivery report; bye"),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "some records that nobody waits for have no delivery report; bye")
+        }
+        Err(error) => tracing::error!(%error, "the producer could not be flushed"),
+    }
+}

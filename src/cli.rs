@@ -1,1 +1,144 @@
-//! Placeholder
+//! Flags and subcommands.
+
+use crate::{config::Overrides, produce::TopicName};
+use lexopt::{
+    Arg::{Long, Short, Value},
+    ValueExt,
+};
+use std::ffi::OsString;
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+HTTP in, Kafka out: POST JSON, and the 2xx means that the record is acknowledged by Kafka.
+
+Usage: kafka-inlet [--embedded]
+       kafka-inlet check [--write TOPIC]
+       kafka-inlet health
+
+Without a subcommand it serves until SIGTERM or SIGINT.
+
+Subcommands:
+  check             say, line by line, what works between here and Kafka with the current settings
+    --write TOPIC   also write one marked record to this topic
+  health            ask the service that runs here with the same settings for its /health
+
+Flags:
+      --embedded    run a Kafka inside this process, for a trial; it keeps nothing
+  -V, --version     print the version
+  -h, --help        print this
+
+Settings are environment variables, or lines of the file .env in the working directory; .env.example lists them
+all, README.md explains them.
+
+Exit codes:
+  0   all is well
+  1   check or health failed, or the service could not run
+  64  an unknown flag or a faulty setting
+";
+
+/// What the process was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Serve(Overrides),
+    /// Says what works between here and Kafka; with a topic also writes one record to it.
+    Check {
+        write: Option<TopicName>,
+    },
+    /// Asks the running service for its `/health`.
+    Health,
+    Version,
+    Help,
+}
+
+/// Arguments that make no sense; the text says which.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; see kafka-inlet --help")]
+pub struct UsageError(String);
+
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Takes the arguments without the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let mut overrides = Overrides::default();
+    let mut subcommand: Option<Command> = None;
+    while let Some(argument) = parser.next()? {
+        match (argument, &mut subcommand) {
+            (Short('h') | Long("help"), _) => return Ok(Command::Help),
+            (Short('V') | Long("version"), _) => return Ok(Command::Version),
+            (Long("embedded"), None) => overrides.embedded = true,
+            (Long("write"), Some(Command::Check { write })) => *write = Some(topic(parser.value()?)?),
+            (Value(name), None) if name == "check" => subcommand = Some(Command::Check { write: None }),
+            (Value(name), None) if name == "health" => subcommand = Some(Command::Health),
+            (argument, _) => return Err(argument.unexpected().into()),
+        }
+    }
+    match subcommand {
+        Some(_) if overrides.embedded => {
+            Err(UsageError("--embedded serves, and goes with no subcommand".into()))
+        }
+        Some(command) => Ok(command),
+        None => Ok(Command::Serve(overrides)),
+    }
+}
+
+fn topic(value: OsString) -> Result<TopicName, UsageError> {
+    let name = value.string()?;
+    TopicName::parse(&name).map_err(|error| UsageError(format!("--write {name:?}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Command, String> {
+        parse(arguments.iter().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn it_serves_unless_told_otherwise() {
+        assert_eq!(parsed(&[]), Ok(Command::Serve(Overrides { embedded: false })));
+        assert_eq!(parsed(&["--embedded"]), Ok(Command::Serve(Overrides { embedded: true })));
+    }
+
+    #[test]
+    fn check_may_write_to_a_topic() {
+        let topic = TopicName::parse("rtmh.logs").expect("a topic");
+        assert_eq!(parsed(&["check"]), Ok(Command::Check { write: None }));
+        assert_eq!(parsed(&["check", "--write", "rtmh.logs"]), Ok(Command::Check { write: Some(topic) }));
+    }
+
+    #[test]
+    fn health_version_and_help_are_known() {
+        assert_eq!(parsed(&["health"]), Ok(Command::Health));
+        assert_eq!(parsed(&["--version"]), Ok(Command::Version));
+        assert_eq!(parsed(&["-V"]), Ok(Command::Version));
+        assert_eq!(parsed(&["-h"]), Ok(Command::Help));
+        assert_eq!(parsed(&["check", "--help"]), Ok(Command::Help));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (arguments, named) in [
+            (&["--port"][..], "--port"),
+            (&["serve"], "serve"),
+            (&["--write", "t"], "--write"),
+            (&["check", "--write"], "--write"),
+            (&["check", "--write", "a b"], "a b"),
+            (&["check", "--embedded"], "--embedded"),
+            (&["--embedded", "check"], "--embedded"),
+            (&["--embedded=yes"], "--embedded"),
+            (&["health", "now"], "now"),
+        ] {
+            let text = parsed(arguments).expect_err("a usage error");
+            assert!(
+                text.contains(named) && text.ends_with("see kafka-inlet --help"),
+                "{arguments:?}: {text}"
+            );
+        }
+    }
+}

@@ -1,1 +1,79 @@
-fn main() {}
+//! The process's life: flags, settings, log, then the service or a subcommand, and an exit code.
+
+use kafka_inlet::{
+    app, check,
+    cli::{self, Command},
+    config::{self, Config, Overrides},
+    health, telemetry,
+};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// `EX_USAGE` of sysexits.h: what was asked for makes no sense, and starting again will not help.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Serve(overrides)) => serve(overrides),
+        Ok(Command::Check { write }) => {
+            with_settings(Overrides::default(), |config| exit_code(check::run(&config, write)))
+        }
+        Ok(Command::Health) => {
+            with_settings(Overrides::default(), |config| match health::check(&config.http) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(unhealthy) => fail(unhealthy),
+            })
+        }
+        Ok(Command::Version) => say(concat!("kafka-inlet ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Help) => say(cli::HELP),
+        Err(usage_error) => refuse(usage_error),
+    }
+}
+
+fn serve(overrides: Overrides) -> ExitCode {
+    with_settings(overrides, |config| match app::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the service ends");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Loads the settings and sets up the log, which both belong to everything but the help.
+fn with_settings(overrides: Overrides, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    let (config, warnings) = match config::from_environment(overrides) {
+        Ok(loaded) => loaded,
+        Err(faults) => return refuse(faults),
+    };
+    if let Err(error) = telemetry::tracing::init(&config.log, config.kafka.embedded) {
+        return fail(error);
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    run(config)
+}
+
+fn exit_code(fine: bool) -> ExitCode {
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A closed standard output is nobody's loss.
+fn say(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn refuse(reason: impl Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{reason}");
+    ExitCode::from(USAGE)
+}
+
+fn fail(reason: impl Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{reason}");
+    ExitCode::FAILURE
+}

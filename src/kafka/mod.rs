@@ -1,1 +1,23 @@
-//! Placeholder
+//! The adapter to Kafka: librdkafka behind [`crate::produce::Producer`]. It reports what is so and decides
+//! no policy.
+
+pub mod admin;
+pub mod client;
+mod cluster;
+mod context;
+pub mod describe;
+mod embedded;
+mod error;
+mod events;
+mod link;
+mod metadata;
+mod partitioner;
+mod polled;
+mod producer;
+mod report;
+#[cfg(test)]
+mod tests;
+mod topic_config;
+
+pub use embedded::{EmbeddedCluster, EmbeddedClusterError};
+pub use producer::{Fault, KafkaProducer};

@@ -17,7 +17,8 @@ use tokio::sync::Notify;
 pub struct Written {
     pub partition: i32,
     pub offset: Option<i64>,
-    pub timestamp: i64,
+    /// Milliseconds since the Unix epoch, where the broker set the record's timestamp (`LogAppendTime`).
+    pub append_time: Option<i64>,
 }
 
 pub type Report = Result<Written, Error>;
@@ -121,10 +122,10 @@ mod tests {
     async fn it_resolves_with_the_last_report() {
         let (delivery, metrics, budget) = delivery(2);
         let (first, second) = (delivery.ack(0, 10, metrics.clone()), delivery.ack(1, 10, metrics));
-        second.report(Ok(Written { partition: 1, offset: Some(7), timestamp: 0 }));
+        second.report(Ok(Written { partition: 1, offset: Some(7), append_time: None }));
         assert!(delivery.report(0).is_none());
         assert_eq!(budget.used(), 10);
-        first.report(Ok(Written { partition: 0, offset: None, timestamp: 0 }));
+        first.report(Ok(Written { partition: 0, offset: None, append_time: None }));
         delivery.resolved().await;
         assert_eq!(delivery.report(1).unwrap().as_ref().unwrap().offset, Some(7));
         assert_eq!((budget.used(), budget.records()), (0, 0));

@@ -4,6 +4,8 @@
 mod admission;
 mod delivery;
 mod error;
+#[cfg(test)]
+pub mod fake;
 mod pipeline;
 mod producer;
 mod receipt;

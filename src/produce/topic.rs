@@ -1,6 +1,6 @@
 //! Topic names and what is known about a topic.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 /// The longest legal topic name, in bytes (`org.apache.kafka.common.internals.Topic`).
 pub const MAX_NAME_LENGTH: usize = 249;
@@ -74,6 +74,8 @@ impl std::borrow::Borrow<str> for TopicName {
 pub struct Topic {
     pub name: TopicName,
     pub partitions: i32,
+    /// When the cluster said so.
+    pub learned: Instant,
     /// None until the broker has told, and for ever where it may not tell.
     pub config: Option<TopicConfig>,
 }

@@ -1,6 +1,6 @@
 //! From records to receipts: check, admit, enqueue all in order, await every report to one deadline, apply policy.
 
-use super::{
+use crate::produce::{
     Batching, Budget, Delivery, Error, Producer, Receipt, Record, Topic, TopicName,
     admission::RECORD_OVERHEAD, batch_size, delivery::Report,
 };
@@ -8,6 +8,9 @@ use crate::telemetry::metrics::{Metrics, TopicMetrics};
 use futures_util::future::join_all;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
+
+/// How long a topic's partition count is believed when a record asks for one beyond it.
+const PARTITIONS_HOLD_FOR: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -84,7 +87,7 @@ impl Pipeline {
             if report.as_ref().is_err_and(failed_with_others) {
                 again.push(sent);
             } else {
-                verdicts[sent.index] = Some(verdict(&sent.topic.name, report));
+                verdicts[sent.index] = Some(verdict(&records[sent.index], report));
             }
         }
         if !again.is_empty() {
@@ -166,68 +169,57 @@ impl Pipeline {
             Err(error) => vec![Err(error); again.len()],
         };
         for (sent, report) in again.into_iter().zip(reports) {
-            verdicts[sent.index] = Some(verdict(&sent.topic.name, report));
+            verdicts[sent.index] = Some(verdict(&records[sent.index], report));
         }
     }
 
     /// Every topic of the request, the unknown ones looked up side by side within the deadline.
     async fn find_topics(&self, records: &[Record], deadline: Instant) -> Topics {
-        let mut found: HashMap<TopicName, Result<Arc<Topic>, Error>> = HashMap::new();
-        let mut unknown: Vec<TopicName> = Vec::new();
-        let mut highest: HashMap<TopicName, i32> = HashMap::new();
-        let mut previous: Option<&TopicName> = None;
+        let mut highest_partitions: HashMap<&TopicName, i32> = HashMap::new();
         for record in records {
-            if let Some(partition) = record.partition {
-                let highest = highest.entry(record.topic.clone()).or_insert(partition);
-                *highest = partition.max(*highest);
-            }
-            if previous.replace(&record.topic) == Some(&record.topic) || found.contains_key(&record.topic) {
-                continue;
-            }
-            match self.producer.known_topic(&record.topic) {
-                Some(known) => drop(found.insert(record.topic.clone(), known)),
-                None if unknown.contains(&record.topic) => {}
-                None => unknown.push(record.topic.clone()),
-            }
+            let highest = highest_partitions.entry(&record.topic).or_insert(-1);
+            *highest = record.partition.unwrap_or(-1).max(*highest);
         }
-        // a partition that the cache does not know may have been added since: worth one question
-        for (name, partition) in highest {
-            if let Some(Ok(topic)) = found.get(&name)
-                && partition >= topic.partitions
+        let found = highest_partitions.into_iter().map(async |(name, highest_partition)| {
+            let topic = self.find_topic(name, highest_partition, deadline).await;
+            (name.clone(), topic.map(|topic| (topic, self.metrics.topic(name.as_str()))))
+        });
+        Topics(join_all(found).await.into_iter().collect())
+    }
+
+    async fn find_topic(
+        &self,
+        name: &TopicName,
+        highest_partition: i32,
+        deadline: Instant,
+    ) -> Result<Arc<Topic>, Error> {
+        match self.producer.known_topic(name) {
+            // a partition that is not known may have been added since: worth a question now and then
+            Some(Ok(topic))
+                if highest_partition < topic.partitions || topic.learned.elapsed() < PARTITIONS_HOLD_FOR =>
             {
-                unknown.push(name);
+                Ok(topic)
             }
-        }
-        let looked_up = join_all(unknown.iter().map(async |name| {
-            timeout_at(deadline, self.producer.look_up_topic(name)).await.unwrap_or_else(|_| {
-                Err(Error::BrokerUnavailable { reason: format!("no answer about topic '{name}' in time") })
-            })
-        }))
-        .await;
-        found.extend(unknown.into_iter().zip(looked_up));
-        Topics {
-            found: found
-                .into_iter()
-                .map(|(name, topic)| {
-                    let topic = topic.map(|topic| {
-                        let metrics = self.metrics.topic(name.as_str());
-                        (topic, metrics)
-                    });
-                    (name, topic)
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => {
+                timeout_at(deadline, self.producer.look_up_topic(name)).await.unwrap_or_else(|_| {
+                    let reason = format!("no answer about topic '{name}' in time");
+                    Err(Error::BrokerUnavailable { reason })
                 })
-                .collect(),
+            }
         }
     }
 }
 
+/// A topic that can be written to, with its share of the metrics.
+type Found = (Arc<Topic>, Arc<TopicMetrics>);
+
 /// The topics of one request, or why each cannot be written to.
-struct Topics {
-    found: HashMap<TopicName, Result<(Arc<Topic>, Arc<TopicMetrics>), Error>>,
-}
+struct Topics(HashMap<TopicName, Result<Found, Error>>);
 
 impl Topics {
-    fn of(&self, record: &Record) -> Result<(Arc<Topic>, Arc<TopicMetrics>), Error> {
-        self.found.get(&record.topic).cloned().unwrap_or_else(|| Err(no_verdict()))
+    fn of(&self, record: &Record) -> Result<Found, Error> {
+        self.0.get(&record.topic).cloned().unwrap_or_else(|| Err(no_verdict()))
     }
 }
 
@@ -236,15 +228,41 @@ fn failed_with_others(error: &Error) -> bool {
     matches!(error, Error::NeighbourRejected | Error::BatchRefusedAsTooLarge)
 }
 
-fn verdict(topic: &TopicName, report: Report) -> Verdict {
-    report.map(|written| Receipt {
-        topic: topic.clone(),
+fn verdict(record: &Record, report: Report) -> Verdict {
+    let receipt = report.map(|written| Receipt {
+        topic: record.topic.clone(),
         partition: written.partition,
         offset: written.offset,
-        timestamp: written.timestamp,
-    })
+        timestamp: written.append_time.unwrap_or(record.timestamp),
+    })?;
+    if tracing::enabled!(target: RECORD_LOG, tracing::Level::DEBUG) {
+        log_record(record, &receipt);
+    }
+    Ok(receipt)
+}
+
+/// The log target of one line a record, for development: it shows payloads.
+const RECORD_LOG: &str = "kafka_inlet::record";
+
+fn log_record(record: &Record, receipt: &Receipt) {
+    let text = |bytes: &Option<bytes::Bytes>| match bytes {
+        Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        None => "null".to_owned(),
+    };
+    let offset = receipt.offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
+    tracing::debug!(
+        target: RECORD_LOG,
+        "{}[{}]@{offset} {} {}",
+        receipt.topic,
+        receipt.partition,
+        text(&record.key),
+        text(&record.value)
+    );
 }
 
 fn no_verdict() -> Error {
     Error::Internal("a record was left without a verdict".into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,11 @@
+mod brokers;
+mod properties;
+mod security;
+mod variables;
+
+pub(super) use properties::{PREFIX as PROPERTY_PREFIX, parse as parse_properties};
+pub(super) use variables::KafkaVariables;
+
 use super::Secret;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 

@@ -1,0 +1,32 @@
+# syntax=docker/dockerfile:1
+
+# The same Debian release as the run-time image, so that the binary finds the C library it was linked with.
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+
+# librdkafka and its OpenSSL are compiled from source: gcc, make and perl, which the image has.
+# The dependencies are built against an empty crate, so that this layer lasts until Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin kafka-inlet \
+    && rm -r src
+
+# Cargo goes by the time of change, and the files may be older than the empty crate.
+COPY src src
+RUN touch src/main.rs src/lib.rs \
+    && cargo build --release --locked --bin kafka-inlet
+
+# The C library, the system's certificates and a user that is not root; no shell, no package manager.
+FROM gcr.io/distroless/cc-debian12:nonroot
+LABEL org.opencontainers.image.title="kafka-inlet" \
+      org.opencontainers.image.description="HTTP in, Kafka out" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /build/target/release/kafka-inlet /kafka-inlet
+USER nonroot
+EXPOSE 4000
+STOPSIGNAL SIGTERM
+# Liveness: it asks this process, not Kafka. GET /ready is the one that asks whether Kafka answers.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/kafka-inlet", "health"]
+ENTRYPOINT ["/kafka-inlet"]

@@ -1,0 +1,170 @@
+//! The configured topics: whether they exist, have leaders, and may be written to.
+
+use super::{Line, Verdict, client::CheckClient};
+use crate::{
+    config::Config,
+    kafka::describe::{Described, TopicDescription, describe_topics},
+    produce::TopicName,
+};
+use rdkafka::error::RDKafkaErrorCode;
+
+/// The lines on each configured topic and on `write`, and whether a record may be tried on the latter.
+pub(super) fn describe(
+    client: &CheckClient,
+    config: &Config,
+    write: Option<&TopicName>,
+) -> (Vec<Line>, bool) {
+    let mut topics = config.topics.distinct();
+    topics.extend(write.filter(|topic| !topics.contains(topic)).cloned());
+    let descriptions = match describe_topics(client.client(), &topics, client.timeout) {
+        Ok(descriptions) => descriptions,
+        Err(error) => {
+            let finding = format!("the broker does not describe them: {error}");
+            return (vec![Line::new(Verdict::Fail, "topics", finding)], false);
+        }
+    };
+    let mut writable = false;
+    let mut lines = Vec::new();
+    for description in &descriptions {
+        let topic_lines = topic_lines(description, config);
+        let failed = topic_lines.iter().any(|line| line.verdict == Verdict::Fail);
+        writable |= !failed && write.is_some_and(|topic| topic.as_str() == description.name);
+        lines.extend(topic_lines);
+    }
+    (lines, writable)
+}
+
+fn topic_lines(description: &TopicDescription, config: &Config) -> Vec<Line> {
+    let name = &description.name;
+    let subject = format!("topic {name}");
+    let line = match &description.described {
+        Ok(described) => {
+            return vec![partitions_line(subject, described), rights_line(name, described, config)];
+        }
+        Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            missing(subject, config)
+        }
+        Err(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            let finding = format!("this service may not even see it; {}", grant(name, config));
+            Line::new(Verdict::Fail, subject, finding)
+        }
+        Err(code) => Line::new(Verdict::Fail, subject, format!("the broker does not describe it: {code}")),
+    };
+    vec![line]
+}
+
+fn missing(subject: String, config: &Config) -> Line {
+    if config.kafka.create_topics {
+        let finding = "does not exist; the service makes it at its start, as KAFKA_CREATE_TOPICS says";
+        return Line::new(Verdict::Warn, subject, finding);
+    }
+    if config.kafka.allow_auto_create_topics {
+        let finding =
+            "does not exist; the first record makes it, if the broker's auto.create.topics.enable is true";
+        return Line::new(Verdict::Warn, subject, finding);
+    }
+    Line::new(
+        Verdict::Fail,
+        subject,
+        "does not exist; create it, correct its name, or set KAFKA_CREATE_TOPICS=true",
+    )
+}
+
+fn partitions_line(subject: String, described: &Described) -> Line {
+    let count = described.partitions;
+    if described.leaderless.is_empty() {
+        return Line::new(Verdict::Ok, subject, format!("{count} partition(s), each with a leader"));
+    }
+    let numbers: Vec<String> = described.leaderless.iter().map(i32::to_string).collect();
+    let finding = format!(
+        "{} of {count} partitions have no leader and cannot be written to ({}); a broker is down",
+        numbers.len(),
+        numbers.join(", ")
+    );
+    Line::new(Verdict::Fail, subject, finding)
+}
+
+fn rights_line(name: &str, described: &Described, config: &Config) -> Line {
+    let subject = format!("rights on {name}");
+    let Some(operations) = &described.operations else {
+        let finding =
+            format!("the broker does not say what this service may do; `check --write {name}` tries it");
+        return Line::new(Verdict::NotTold, subject, finding);
+    };
+    let may = |operation: &str| operations.iter().any(|granted| granted == operation);
+    let list = operations.join(", ");
+    if !may("WRITE") {
+        let finding = format!("WRITE is not among them ({list}); {}", grant(name, config));
+        return Line::new(Verdict::Fail, subject, finding);
+    }
+    if !may("DESCRIBE_CONFIGS") {
+        let finding = format!(
+            "{list}; without DESCRIBE_CONFIGS the topic's max.message.bytes cannot be read, and MAX_RECORD_BYTES \
+             stands for it"
+        );
+        return Line::new(Verdict::Warn, subject, finding);
+    }
+    Line::new(Verdict::Ok, subject, list)
+}
+
+/// The command that grants what the service needs.
+fn grant(name: &str, config: &Config) -> String {
+    let user = config.kafka.sasl.as_ref().map_or("<this service's principal>", |sasl| &sasl.username);
+    format!(
+        "grant it: kafka-acls.sh --add --allow-principal 'User:{user}' --operation Write --operation Describe \
+         --operation DescribeConfigs --topic {name}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(described: Result<Described, RDKafkaErrorCode>) -> Vec<Line> {
+        topic_lines(&TopicDescription { name: "rtmh.logs".into(), described }, &Config::default())
+    }
+
+    fn with_operations(operations: Option<&[&str]>) -> Line {
+        let operations = operations.map(|names| names.iter().map(|&name| name.to_owned()).collect());
+        lines(Ok(Described { partitions: 3, leaderless: vec![], operations })).remove(1)
+    }
+
+    #[test]
+    fn a_missing_topic_fails_with_the_ways_to_make_it() {
+        let lines = lines(Err(RDKafkaErrorCode::UnknownTopicOrPartition));
+        assert_eq!(lines[0].verdict, Verdict::Fail);
+        assert!(lines[0].finding.contains("KAFKA_CREATE_TOPICS=true"), "{}", lines[0]);
+    }
+
+    #[test]
+    fn a_missing_topic_that_the_service_will_make_is_a_warning() {
+        let mut config = Config::default();
+        config.kafka.create_topics = true;
+        assert_eq!(missing("topic a".into(), &config).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn partitions_without_a_leader_fail_by_number() {
+        let lines = lines(Ok(Described { partitions: 3, leaderless: vec![0, 2], operations: None }));
+        assert_eq!(lines[0].verdict, Verdict::Fail);
+        assert!(lines[0].finding.contains("2 of 3") && lines[0].finding.contains("0, 2"), "{}", lines[0]);
+    }
+
+    #[test]
+    fn a_silent_broker_is_not_taken_for_a_refusal() {
+        assert_eq!(with_operations(None).verdict, Verdict::NotTold);
+    }
+
+    #[test]
+    fn a_topic_that_may_not_be_written_to_fails_with_the_command_that_grants_it() {
+        let line = with_operations(Some(&["READ", "DESCRIBE"]));
+        assert_eq!(line.verdict, Verdict::Fail);
+        assert!(line.finding.contains("kafka-acls.sh --add"), "{line}");
+    }
+
+    #[test]
+    fn the_right_to_write_is_enough() {
+        assert_eq!(with_operations(Some(&["WRITE", "DESCRIBE"])).verdict, Verdict::Warn);
+        assert_eq!(with_operations(Some(&["WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"])).verdict, Verdict::Ok);
+    }
+}

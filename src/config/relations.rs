@@ -1,0 +1,74 @@
+//! What must hold between settings.
+
+use super::{Config, Faults};
+use std::time::Duration;
+
+/// For what is still queued once the requests are answered or given up.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Kubernetes kills a pod 30 s after its SIGTERM by default; 5 s are left for what nobody planned.
+const LONGEST_SHUTDOWN: Duration = Duration::from_secs(25);
+
+/// librdkafka gives a record up this much before its request is answered.
+const DELIVERY_MARGIN: Duration = Duration::from_secs(2);
+
+pub(super) fn check(config: &Config, faults: &mut Faults) {
+    let (http, kafka, limits) = (&config.http, &config.kafka, &config.limits);
+
+    let shutdown = http.shutdown_delay + http.shutdown_timeout + FLUSH_TIMEOUT;
+    if shutdown > LONGEST_SHUTDOWN && !faults.concern(&["SHUTDOWN_DELAY_MS", "SHUTDOWN_TIMEOUT_MS"]) {
+        faults.add(
+            "SHUTDOWN_TIMEOUT_MS",
+            format!(
+                "SHUTDOWN_DELAY_MS ({}) + SHUTDOWN_TIMEOUT_MS ({}) + {} for the flush must be at most {}",
+                http.shutdown_delay.as_millis(),
+                http.shutdown_timeout.as_millis(),
+                FLUSH_TIMEOUT.as_millis(),
+                LONGEST_SHUTDOWN.as_millis()
+            ),
+        );
+    }
+
+    if kafka.delivery_timeout > http.shutdown_timeout
+        && !faults.concern(&["KAFKA_DELIVERY_TIMEOUT_MS", "SHUTDOWN_TIMEOUT_MS"])
+    {
+        faults.add(
+            "KAFKA_DELIVERY_TIMEOUT_MS",
+            format!(
+                "it is {} and must be at most SHUTDOWN_TIMEOUT_MS ({}), so that a stop leaves no request unanswered",
+                kafka.delivery_timeout.as_millis(),
+                http.shutdown_timeout.as_millis()
+            ),
+        );
+    }
+
+    let time_in_queue = kafka.delivery_timeout.saturating_sub(DELIVERY_MARGIN);
+    if kafka.linger_ms >= time_in_queue.as_secs_f64() * 1000.0
+        && !faults.concern(&["KAFKA_LINGER_MS", "KAFKA_DELIVERY_TIMEOUT_MS"])
+    {
+        faults.add(
+            "KAFKA_LINGER_MS",
+            format!(
+                "it is {} and must be below KAFKA_DELIVERY_TIMEOUT_MS - {} ({})",
+                kafka.linger_ms,
+                DELIVERY_MARGIN.as_millis(),
+                time_in_queue.as_millis()
+            ),
+        );
+    }
+
+    // A body and the records made from it are held together.
+    let least_in_flight = limits.max_body_bytes.saturating_mul(2);
+    if limits.max_in_flight_bytes < least_in_flight
+        && !faults.concern(&["MAX_IN_FLIGHT_BYTES", "MAX_BODY_BYTES"])
+    {
+        faults.add(
+            "MAX_IN_FLIGHT_BYTES",
+            format!(
+                "it is {} and must be at least twice MAX_BODY_BYTES ({least_in_flight}), or a body of the full size \
+                 could never be served",
+                limits.max_in_flight_bytes
+            ),
+        );
+    }
+}

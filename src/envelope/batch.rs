@@ -1,0 +1,157 @@
+//! Many envelopes in one body.
+
+use super::{BatchError, Context, Error, Target, json, record::Reader};
+use crate::produce::Record;
+use bytes::{Bytes, BytesMut};
+use serde::{
+    Deserializer,
+    de::{SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::fmt;
+
+/// Bytes that splicing adds to a value at most, in the common case; a guess is enough.
+const SPLICED_BYTES: usize = 64;
+
+/// How the envelopes of a batch are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchFormat {
+    /// A JSON array of objects.
+    Array,
+    /// One JSON object a line (<https://github.com/ndjson/ndjson-spec>); blank lines are skipped.
+    Ndjson,
+}
+
+/// Reads every envelope, or names the fault of every faulty one.
+pub fn parse_batch(
+    body: &Bytes,
+    format: BatchFormat,
+    context: &Context<'_>,
+) -> Result<Vec<Record>, BatchError> {
+    let text = json::text(body).map_err(BatchError::Body)?;
+    let elements = match format {
+        BatchFormat::Array => array(text, context.max_records).map_err(BatchError::Body)?,
+        BatchFormat::Ndjson => lines(text).take(context.max_records + 1).collect(),
+    };
+    if elements.len() > context.max_records {
+        return Err(BatchError::TooManyRecords { limit: context.max_records });
+    }
+    let buffer = BytesMut::with_capacity(body.len() + elements.len() * SPLICED_BYTES);
+    let mut reader = Reader { body, target: Target::Named, context, buffer };
+    let mut records = Vec::with_capacity(elements.len());
+    let mut faults = Vec::new();
+    for (index, element) in elements.into_iter().enumerate() {
+        match reader.record(element) {
+            Ok(record) => records.push(record),
+            Err(fault) => faults.push((index, fault)),
+        }
+    }
+    if faults.is_empty() { Ok(records) } else { Err(BatchError::Elements(faults)) }
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').map(|line| line.trim_matches([' ', '\t', '\r'])).filter(|line| !line.is_empty())
+}
+
+/// The elements of a JSON array, one more than `max` at most.
+fn array(text: &str, max: usize) -> Result<Vec<&str>, Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let elements =
+        deserializer.deserialize_seq(Elements { max }).map_err(|error| Error::from_json(&error))?;
+    if elements.len() <= max {
+        deserializer.end().map_err(|error| Error::from_json(&error))?;
+    }
+    Ok(elements)
+}
+
+struct Elements {
+    max: usize,
+}
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Vec<&'de str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects; one object goes to /produce, newline-delimited ones need their content type")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = seq.next_element::<&'de RawValue>()? {
+            if elements.len() > self.max {
+                // only counted: how many there are beyond the limit does not matter
+                continue;
+            }
+            elements.push(element.get());
+        }
+        Ok(elements)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::{Kind, tests::context};
+
+    fn parse(body: &str, format: BatchFormat) -> Result<Vec<Record>, BatchError> {
+        parse_batch(&Bytes::copy_from_slice(body.as_bytes()), format, &context())
+    }
+
+    const ONE: &str = r#"{"topic":"a","value":1,"project":"p"}"#;
+
+    #[test]
+    fn an_array_and_lines_give_the_same_records() {
+        let two = r#"{"topic":"b","message":{"x":1},"key":"k"}"#;
+        let array = parse(&format!("[{ONE}, {two}]"), BatchFormat::Array).unwrap();
+        let lines = parse(&format!("{ONE}\r\n\n {two}"), BatchFormat::Ndjson).unwrap();
+        for records in [&array, &lines] {
+            let topics: Vec<_> = records.iter().map(|record| record.topic.as_str()).collect();
+            assert_eq!(topics, ["a", "b"]);
+            assert_eq!(records[0].value.as_deref(), Some(&br#"{"value":1,"project":"p"}"#[..]));
+            assert_eq!(records[1].key.as_deref(), Some(&b"k"[..]));
+        }
+    }
+
+    #[test]
+    fn nothing_is_a_batch_of_nothing() {
+        assert!(parse("[]", BatchFormat::Array).unwrap().is_empty());
+        assert!(parse("", BatchFormat::Ndjson).unwrap().is_empty());
+        assert!(parse("\n \n", BatchFormat::Ndjson).unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_faulty_element_is_named() {
+        let body = format!("[{ONE}, 7, {ONE}, {{\"topic\":\"a\",\"value\":1}}]");
+        let Err(BatchError::Elements(faults)) = parse(&body, BatchFormat::Array) else { panic!("no faults") };
+        let faults: Vec<_> = faults.into_iter().map(|(index, error)| (index, error.kind)).collect();
+        assert_eq!(faults, [(1, Kind::InvalidBody), (3, Kind::MissingProject)]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_json_is_that_elements_fault() {
+        let Err(BatchError::Elements(faults)) = parse(&format!("{ONE}\n{{"), BatchFormat::Ndjson) else {
+            panic!("no faults")
+        };
+        assert_eq!((faults[0].0, faults[0].1.kind), (1, Kind::InvalidJson));
+    }
+
+    #[test]
+    fn what_is_no_array_is_a_fault_of_the_body() {
+        for (body, kind) in
+            [("{}", Kind::InvalidBody), ("[1", Kind::InvalidJson), ("[] []", Kind::InvalidJson)]
+        {
+            let Err(BatchError::Body(error)) = parse(body, BatchFormat::Array) else { panic!("{body}") };
+            assert_eq!(error.kind, kind, "{body}");
+        }
+    }
+
+    #[test]
+    fn more_records_than_the_limit_are_refused() {
+        let limit = context().max_records;
+        let body = vec![ONE; limit + 1];
+        let expected = Err(BatchError::TooManyRecords { limit });
+        assert_eq!(parse(&format!("[{}]", body.join(",")), BatchFormat::Array).map(|r| r.len()), expected);
+        assert_eq!(parse(&body.join("\n"), BatchFormat::Ndjson).map(|r| r.len()), expected);
+        assert_eq!(parse(&body[1..].join("\n"), BatchFormat::Ndjson).map(|r| r.len()), Ok(limit));
+    }
+}

@@ -1,0 +1,65 @@
+//! What can be wrong with a body, by name.
+
+/// The stable name of a fault in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    InvalidJson,
+    InvalidBody,
+    MissingValue,
+    MissingProject,
+    MissingTopic,
+    InvalidTopic,
+    InvalidPartition,
+    InvalidKey,
+    InvalidHeader,
+    InvalidTimestamp,
+}
+
+impl Kind {
+    pub fn tag(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::InvalidBody => "invalid_body",
+            Self::MissingValue => "missing_value",
+            Self::MissingProject => "missing_project",
+            Self::MissingTopic => "missing_topic",
+            Self::InvalidTopic => "invalid_topic",
+            Self::InvalidPartition => "invalid_partition",
+            Self::InvalidKey => "invalid_key",
+            Self::InvalidHeader => "invalid_header",
+            Self::InvalidTimestamp => "invalid_timestamp",
+        }
+    }
+}
+
+/// A fault in one envelope. The detail says what is wrong and what to do, and never quotes the value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Error {
+    pub kind: Kind,
+    pub detail: String,
+}
+
+impl Error {
+    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    /// A syntax error is `invalid_json`; JSON of another shape than expected is `invalid_body`.
+    pub(super) fn from_json(error: &serde_json::Error) -> Self {
+        let kind = if error.is_data() { Kind::InvalidBody } else { Kind::InvalidJson };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// Why a batch is refused as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BatchError {
+    /// The body as a whole is not a batch.
+    Body(Error),
+    /// The index and the fault of every faulty element; at least one.
+    Elements(Vec<(usize, Error)>),
+    TooManyRecords {
+        limit: usize,
+    },
+}

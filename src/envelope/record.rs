@@ -1,0 +1,294 @@
+//! One envelope, turned into one record.
+
+use super::{
+    Context, Error, Kind, Target,
+    fields::{Fields, given, string},
+    json,
+    splice::{self, Addition, Existing},
+};
+use crate::produce::{Header, Record, TopicName};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::{Bytes, BytesMut};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, fmt};
+
+/// Reads a body that holds one envelope.
+pub fn parse_record(body: &Bytes, target: Target<'_>, context: &Context<'_>) -> Result<Record, Error> {
+    let text = json::text(body)?;
+    Reader { body, target, context, buffer: BytesMut::new() }.record(text)
+}
+
+/// Turns the envelopes of one body into records.
+pub(super) struct Reader<'a> {
+    /// The whole body, of which keys and untouched values are slices.
+    pub body: &'a Bytes,
+    pub target: Target<'a>,
+    pub context: &'a Context<'a>,
+    /// Where the values are spliced.
+    pub buffer: BytesMut,
+}
+
+impl Reader<'_> {
+    /// `text` must be a part of the body.
+    pub fn record(&mut self, text: &str) -> Result<Record, Error> {
+        let fields = Fields::parse(text)?;
+        let form = Form::of(&fields)?;
+        let topic = self.topic(&fields)?;
+        let key = self.key(&fields)?;
+        let partition = self.partition(&fields)?;
+        let headers = headers(&fields)?;
+        let timestamp = timestamp(&fields)?.unwrap_or(self.context.now_ms);
+        let value = match form {
+            Form::Value { value, project } => Some(self.value(value, project)),
+            Form::Message { message, project } => Some(self.message(message, project, timestamp)),
+            Form::Tombstone if key.is_none() => {
+                return Err(Error::new(
+                    Kind::InvalidKey,
+                    "a tombstone needs a `key`, whose record it deletes",
+                ));
+            }
+            Form::Tombstone => None,
+        };
+        let automatic = self.context.automatic.clone();
+        Ok(Record { topic, partition, key, value, headers, automatic, timestamp })
+    }
+
+    fn topic(&self, fields: &Fields<'_>) -> Result<TopicName, Error> {
+        match (self.target, given(fields.topic)) {
+            (Target::Fixed(topic), _) => Ok(topic.clone()),
+            (Target::Named, None) => {
+                Err(Error::new(Kind::MissingTopic, "the body must have a `topic`, the name of a Kafka topic"))
+            }
+            (Target::Named, Some(topic)) => TopicName::parse(&string(topic, Kind::InvalidTopic, "topic")?)
+                .map_err(|reason| {
+                    Error::new(Kind::InvalidTopic, format!("`topic` is not a topic: {reason}"))
+                }),
+        }
+    }
+
+    fn key(&self, fields: &Fields<'_>) -> Result<Option<Bytes>, Error> {
+        let Some(key) = given(fields.key) else { return Ok(None) };
+        Ok(match string(key, Kind::InvalidKey, "key")? {
+            key if key.is_empty() => None,
+            Cow::Borrowed(key) => Some(self.body.slice_ref(key.as_bytes())),
+            Cow::Owned(key) => Some(key.into()),
+        })
+    }
+
+    /// None lets the partitioner choose, which −1 asks for.
+    fn partition(&self, fields: &Fields<'_>) -> Result<Option<i32>, Error> {
+        let Some(partition) = given(fields.partition).filter(|_| matches!(self.target, Target::Named)) else {
+            return Ok(None);
+        };
+        match serde_json::from_str::<i32>(partition.get()) {
+            Ok(-1) => Ok(None),
+            Ok(partition) if partition >= 0 => Ok(Some(partition)),
+            _ => Err(Error::new(
+                Kind::InvalidPartition,
+                format!("`partition` must be a whole number from 0 to {}, or -1 for any", i32::MAX),
+            )),
+        }
+    }
+
+    fn value(&mut self, value: &RawValue, project: &RawValue) -> Bytes {
+        if !value.get().starts_with('{') {
+            return splice::into_wrapper(value.get(), project.get(), &mut self.buffer);
+        }
+        let additions = [Addition { name: "project", json: project.get(), existing: Existing::Replace }];
+        splice::into_object(value.get(), &additions, &mut self.buffer)
+    }
+
+    fn message(&mut self, message: &RawValue, project: Option<&RawValue>, timestamp: i64) -> Bytes {
+        let project = project.map(|project| Addition {
+            name: "project",
+            json: project.get(),
+            existing: Existing::Replace,
+        });
+        let Some(source) = self.context.source else {
+            return match project {
+                Some(project) => splice::into_object(message.get(), &[project], &mut self.buffer),
+                None => self.body.slice_ref(message.get().as_bytes()),
+            };
+        };
+        let timestamp = format!("\"{}\"", rfc3339(timestamp));
+        let source = serde_json::Value::from(source).to_string();
+        let server_time = format!("{:.3}", self.context.now_ms as f64 / 1000.0);
+        let keep = |name, json| Addition { name, json, existing: Existing::Keep };
+        let additions: Vec<_> = project
+            .into_iter()
+            .chain([
+                keep("timestamp", timestamp.as_str()),
+                keep("source", source.as_str()),
+                keep("server_time", server_time.as_str()),
+            ])
+            .collect();
+        splice::into_object(message.get(), &additions, &mut self.buffer)
+    }
+}
+
+/// Which of the body forms an envelope has.
+enum Form<'a> {
+    Value { value: &'a RawValue, project: &'a RawValue },
+    Message { message: &'a RawValue, project: Option<&'a RawValue> },
+    Tombstone,
+}
+
+impl<'a> Form<'a> {
+    fn of(fields: &Fields<'a>) -> Result<Self, Error> {
+        let message = given(fields.message);
+        if asks_for_tombstone(fields)? {
+            if given(fields.value).is_some() || message.is_some() {
+                let detail = "a tombstone has no `value` and no `message`; leave them out or send null";
+                return Err(Error::new(Kind::InvalidBody, detail));
+            }
+            return Ok(Self::Tombstone);
+        }
+        match (fields.value, message) {
+            (Some(_), Some(_)) => Err(Error::new(
+                Kind::InvalidBody,
+                "the body has both `value` and `message`; send one of them",
+            )),
+            (None, None) => Err(Error::new(
+                Kind::MissingValue,
+                "the body must have a `value`, any JSON, or a `message`, an object",
+            )),
+            (Some(value), None) => {
+                let project = fields.project.ok_or_else(missing_project)?;
+                check_project(project)?;
+                Ok(Self::Value { value, project })
+            }
+            (None, Some(message)) if message.get().starts_with('{') => {
+                let project = given(fields.project);
+                project.map_or(Ok(()), check_project)?;
+                Ok(Self::Message { message, project })
+            }
+            (None, Some(_)) => {
+                Err(Error::new(Kind::InvalidBody, "`message` must be an object; `value` may be any JSON"))
+            }
+        }
+    }
+}
+
+fn asks_for_tombstone(fields: &Fields<'_>) -> Result<bool, Error> {
+    given(fields.tombstone).map_or(Ok(false), |tombstone| {
+        serde_json::from_str(tombstone.get())
+            .map_err(|_| Error::new(Kind::InvalidBody, "`tombstone` must be true or false"))
+    })
+}
+
+fn missing_project() -> Error {
+    Error::new(Kind::MissingProject, "the body must have a `project`, a string that is not blank")
+}
+
+fn check_project(project: &RawValue) -> Result<(), Error> {
+    let project = string(project, Kind::MissingProject, "project").map_err(|_| missing_project())?;
+    // the byte order mark is blank to whoever sees it
+    if project.chars().all(|c| c.is_whitespace() || c == '\u{feff}') {
+        Err(missing_project())
+    } else {
+        Ok(())
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn timestamp(fields: &Fields<'_>) -> Result<Option<i64>, Error> {
+    let Some(timestamp) = given(fields.timestamp) else { return Ok(None) };
+    let millis = match serde_json::from_str::<i64>(timestamp.get()) {
+        Ok(millis) => Some(millis),
+        Err(_) => {
+            string(timestamp, Kind::InvalidTimestamp, "timestamp").ok().and_then(|text| parse_rfc3339(&text))
+        }
+    };
+    // Kafka takes 0 for "no timestamp", and jiff's last moment is the end of the year 9999
+    match millis.filter(|millis| (1..=jiff::Timestamp::MAX.as_millisecond()).contains(millis)) {
+        Some(millis) => Ok(Some(millis)),
+        None => Err(Error::new(
+            Kind::InvalidTimestamp,
+            "`timestamp` must be milliseconds since 1970 as a whole number, or an RFC 3339 date and time after that",
+        )),
+    }
+}
+
+/// RFC 3339, also with a space for the `T`, and read as UTC where the zone is missing.
+fn parse_rfc3339(text: &str) -> Option<i64> {
+    if !text.contains(':') {
+        return None;
+    }
+    let zoned = text.parse::<jiff::Timestamp>();
+    let utc = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    zoned.ok().or_else(|| utc().map(|utc| utc.timestamp())).map(jiff::Timestamp::as_millisecond)
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn rfc3339(millis: i64) -> String {
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| format!("{time:.3}"))
+}
+
+fn headers(fields: &Fields<'_>) -> Result<Vec<Header>, Error> {
+    let Some(headers) = given(fields.headers) else { return Ok(Vec::new()) };
+    serde_json::from_str::<Headers>(headers.get()).map(|headers| headers.0).map_err(|error| {
+        let reason = error.to_string();
+        // the place within the member would mislead
+        let reason = reason.split(" at line ").next().unwrap_or_default();
+        Error::new(
+            Kind::InvalidHeader,
+            format!("`headers` must be an object of strings or {{\"base64\":\"…\"}}: {reason}"),
+        )
+    })
+}
+
+/// An object of header values; a repeated name makes a repeated header.
+struct Headers(Vec<Header>);
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeadersVisitor)
+    }
+}
+
+struct HeadersVisitor;
+
+impl<'de> Visitor<'de> for HeadersVisitor {
+    type Value = Headers;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
+        let mut headers = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value: HeaderValue = map
+                .next_value()
+                .map_err(|_| serde::de::Error::custom(format_args!("the value of '{name}' is neither")))?;
+            let value = match value {
+                HeaderValue::Text(text) => Some(Bytes::from(text)),
+                HeaderValue::Null(()) => None,
+                HeaderValue::Binary { base64 } => {
+                    let bytes = BASE64_STANDARD.decode(base64);
+                    let bytes = bytes.map_err(|error| {
+                        serde::de::Error::custom(format_args!("the base64 of '{name}' is faulty ({error})"))
+                    })?;
+                    Some(bytes.into())
+                }
+            };
+            if name.is_empty() {
+                return Err(serde::de::Error::custom("a header needs a name"));
+            }
+            headers.push(Header { name, value });
+        }
+        Ok(Headers(headers))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum HeaderValue {
+    Text(String),
+    Binary { base64: String },
+    Null(()),
+}

@@ -1,0 +1,271 @@
+//! Everything that a request can fail with, and the only place that knows which status it gets.
+
+use super::problem::{self, Fault, Problem};
+use crate::{
+    envelope,
+    produce::{self, Outcome, TopicName},
+};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use tracing::Level;
+
+/// Seconds until a retry makes sense, for 429 and 503.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error(transparent)]
+    Produce(#[from] produce::Error),
+    #[error(transparent)]
+    Envelope(#[from] envelope::Error),
+    /// The index and the fault of every faulty element of a batch, at least one.
+    #[error("{}", batch_detail(.0))]
+    Batch(Vec<(usize, envelope::Error)>),
+    #[error("a batch holds at most {limit} records; send smaller batches")]
+    TooManyRecords { limit: usize },
+    #[error("nothing is served at this path; GET / lists the endpoints")]
+    NotFound,
+    #[error("this path does not take this method; the Allow header lists those that it takes")]
+    MethodNotAllowed,
+    #[error(
+        "web pages of another origin may not write here; the Origin header must name this service's own Host"
+    )]
+    ForeignOrigin,
+    #[error("the body took too long to arrive; send it within {limit_s} s and at 1 KiB/s or more")]
+    RequestTimeout { limit_s: u64 },
+    #[error("the body is larger than {limit} bytes, the limit; send smaller batches")]
+    BodyTooLarge { limit: usize },
+    #[error("{0}")]
+    UnsupportedMediaType(&'static str),
+    #[error("the body could not be read: {0}")]
+    UnreadableBody(String),
+    /// A bug. The text is for the log alone.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// One failed request, for the log; the middleware finds it among the answer's extensions.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub level: Level,
+    pub error: &'static str,
+    pub topic: Option<TopicName>,
+    pub detail: String,
+}
+
+impl ApiError {
+    /// The stable name of the error.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Self::Produce(error) => error.tag(),
+            Self::Envelope(error) => error.kind.tag(),
+            Self::Batch(faults) => faults.first().map_or("invalid_body", |(_, fault)| fault.kind.tag()),
+            Self::TooManyRecords { .. } | Self::BodyTooLarge { .. } => "body_too_large",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::RequestTimeout { .. } => "request_timeout",
+            Self::UnsupportedMediaType(_) => "unsupported_media_type",
+            Self::UnreadableBody(_) => "invalid_body",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Produce(error) => produce_status(error),
+            Self::Envelope(_) | Self::Batch(_) | Self::UnreadableBody(_) => StatusCode::BAD_REQUEST,
+            Self::TooManyRecords { .. } | Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Produce(error) => error.outcome(),
+            // nobody knows how far a request came that met a bug
+            Self::Internal(_) => Outcome::Unknown,
+            Self::Envelope(_)
+            | Self::Batch(_)
+            | Self::TooManyRecords { .. }
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::ForeignOrigin
+            | Self::RequestTimeout { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::UnsupportedMediaType(_)
+            | Self::UnreadableBody(_) => Outcome::NotWritten,
+        }
+    }
+
+    fn is_retriable(&self) -> bool {
+        match self {
+            Self::Produce(error) => error.is_retriable(),
+            Self::RequestTimeout { .. } | Self::Internal(_) => true,
+            Self::Envelope(_)
+            | Self::Batch(_)
+            | Self::TooManyRecords { .. }
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::ForeignOrigin
+            | Self::BodyTooLarge { .. }
+            | Self::UnsupportedMediaType(_)
+            | Self::UnreadableBody(_) => false,
+        }
+    }
+
+    /// What the client may read.
+    fn detail(&self) -> String {
+        match self {
+            Self::Produce(error) => public_detail(error),
+            Self::Internal(_) => INTERNAL_DETAIL.into(),
+            Self::Envelope(_)
+            | Self::Batch(_)
+            | Self::TooManyRecords { .. }
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::ForeignOrigin
+            | Self::RequestTimeout { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::UnsupportedMediaType(_)
+            | Self::UnreadableBody(_) => self.to_string(),
+        }
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        let Self::Batch(faults) = self else { return Vec::new() };
+        faults
+            .iter()
+            .map(|(index, fault)| Fault {
+                index: *index,
+                error: fault.kind.tag(),
+                detail: fault.detail.clone(),
+            })
+            .collect()
+    }
+
+    fn topic(&self) -> Option<&TopicName> {
+        if let Self::Produce(error) = self { topic_of(error) } else { None }
+    }
+}
+
+impl From<envelope::BatchError> for ApiError {
+    fn from(error: envelope::BatchError) -> Self {
+        match error {
+            envelope::BatchError::Body(error) => Self::Envelope(error),
+            envelope::BatchError::Elements(faults) => Self::Batch(faults),
+            envelope::BatchError::TooManyRecords { limit } => Self::TooManyRecords { limit },
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, error) = (self.status(), self.tag());
+        let problem = Problem {
+            type_: problem::type_of(error),
+            title: problem::title_of(error),
+            status: status.as_u16(),
+            detail: self.detail(),
+            error,
+            outcome: self.outcome().as_str(),
+            retriable: self.is_retriable(),
+            errors: self.faults(),
+        };
+        // plain data: serialising it cannot fail
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE))];
+        let mut response = (status, content_type, body).into_response();
+        set_retry_after(&mut response);
+        response.extensions_mut().insert(Failure {
+            level: level_of(status),
+            error,
+            topic: self.topic().cloned(),
+            detail: self.to_string(),
+        });
+        response
+    }
+}
+
+pub const INTERNAL_DETAIL: &str = "a fault in this service; the record may have been written. The operator finds the x-request-id in its log";
+
+/// The text of a produce error that the client may read.
+pub fn public_detail(error: &produce::Error) -> String {
+    if let produce::Error::Internal(_) = error { INTERNAL_DETAIL.into() } else { error.to_string() }
+}
+
+pub fn produce_status(error: &produce::Error) -> StatusCode {
+    use produce::Error as E;
+    match error {
+        E::InvalidPartition { .. }
+        | E::KeyRequired(_)
+        | E::TimestampOutOfRange { .. }
+        | E::Rejected { .. } => StatusCode::BAD_REQUEST,
+        E::Unauthorized(_) => StatusCode::FORBIDDEN,
+        E::UnknownTopic(_) => StatusCode::NOT_FOUND,
+        E::RecordTooLarge { .. } | E::BatchRefusedAsTooLarge | E::BatchTooLarge { .. } => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
+        E::TopicMissing(_)
+        | E::NotReady { .. }
+        | E::Overloaded { .. }
+        | E::NeighbourRejected
+        | E::BrokerUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        E::DeliveryTimeout { .. } | E::AcknowledgementLost { .. } => StatusCode::GATEWAY_TIMEOUT,
+        E::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The topic that the error is about, where it names one.
+pub fn topic_of(error: &produce::Error) -> Option<&TopicName> {
+    use produce::Error as E;
+    match error {
+        E::UnknownTopic(topic)
+        | E::TopicMissing(topic)
+        | E::KeyRequired(topic)
+        | E::Unauthorized(topic)
+        | E::InvalidPartition { topic, .. }
+        | E::TimestampOutOfRange { topic, .. }
+        | E::RecordTooLarge { topic, .. } => Some(topic),
+        E::Rejected { .. }
+        | E::BatchRefusedAsTooLarge
+        | E::NeighbourRejected
+        | E::BatchTooLarge { .. }
+        | E::NotReady { .. }
+        | E::Overloaded { .. }
+        | E::BrokerUnavailable { .. }
+        | E::DeliveryTimeout { .. }
+        | E::AcknowledgementLost { .. }
+        | E::Internal(_) => None,
+    }
+}
+
+/// A client's fault is of no consequence here; an outage is somebody's; a bug needs a person.
+pub fn level_of(status: StatusCode) -> Level {
+    match status {
+        StatusCode::INTERNAL_SERVER_ERROR => Level::ERROR,
+        status if status.is_server_error() => Level::WARN,
+        _ => Level::DEBUG,
+    }
+}
+
+pub fn set_retry_after(response: &mut Response) {
+    if matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+}
+
+fn batch_detail(faults: &[(usize, envelope::Error)]) -> String {
+    match faults {
+        [] => "the batch is invalid".into(),
+        [(index, fault), ..] => format!(
+            "{} of the batch's records cannot be taken, so none was written; record {index}: {fault}",
+            faults.len()
+        ),
+    }
+}

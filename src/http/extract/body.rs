@@ -1,0 +1,224 @@
+//! Reading a body: refused early where it can be, reserved in the budget as it arrives, and in time.
+
+use super::{
+    drain::{closing, refuse},
+    encoding::{self, Encoding},
+    media_type::{self, MediaType},
+    origin,
+};
+use crate::{
+    envelope::BatchFormat,
+    http::{ApiError, AppState},
+    produce::{self, Permit},
+};
+use axum::{
+    body::{Body, HttpBody},
+    extract::{FromRequest, Request},
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// A body may be slow for this long, then it must have come at [`MIN_BYTES_PER_SECOND`] on average.
+const GRACE: Duration = Duration::from_secs(5);
+const MIN_BYTES_PER_SECOND: u64 = 1024;
+/// A declared length is believed up to here when the buffer is made; the rest has to arrive first.
+const MAX_FIRST_BUFFER: usize = 1 << 20;
+
+/// A whole body, and its share of the budget: drop them together.
+#[derive(Debug)]
+pub struct ReadBody {
+    pub bytes: Bytes,
+    /// Held for its drop.
+    pub _permit: Permit,
+}
+
+/// The body of a request that carries one record: JSON.
+#[derive(Debug)]
+pub struct RecordBody(pub ReadBody);
+
+/// The body of a request that carries a batch: JSON or NDJSON.
+#[derive(Debug)]
+pub struct BatchBody {
+    pub format: BatchFormat,
+    pub body: ReadBody,
+}
+
+impl FromRequest<AppState> for RecordBody {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Response> {
+        let (_, body) = read(request, state, media_type::json_only).await?;
+        Ok(Self(body))
+    }
+}
+
+impl FromRequest<AppState> for BatchBody {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Response> {
+        let (media_type, body) = read(request, state, |_| Ok(())).await?;
+        let format = match media_type {
+            MediaType::Json => BatchFormat::Array,
+            MediaType::Ndjson => BatchFormat::Ndjson,
+        };
+        Ok(Self { format, body })
+    }
+}
+
+/// Checks the head, reads the body, unpacks it.
+async fn read(
+    request: Request,
+    state: &AppState,
+    accept: fn(MediaType) -> Result<(), ApiError>,
+) -> Result<(MediaType, ReadBody), Response> {
+    let (parts, mut body) = request.into_parts();
+    let checked = check(&parts.headers, &body, state).and_then(|(media_type, encoding)| {
+        accept(media_type)?;
+        Ok((media_type, encoding))
+    });
+    let (media_type, encoding) = match checked {
+        Ok(checked) => checked,
+        Err(error) => return Err(refuse(error, &parts.headers, body).await),
+    };
+    let mut permit = state.budget().permit();
+    let bytes = match collect(&mut body, &mut permit, state).await {
+        Ok(bytes) => bytes,
+        Err(Interrupted::Refused(error)) => return Err(refuse(error, &parts.headers, body).await),
+        Err(Interrupted::Broken(error)) => return Err(closing(error.into_response())),
+    };
+    if encoding == Encoding::Identity {
+        return Ok((media_type, ReadBody { bytes, _permit: permit }));
+    }
+    let decoded = encoding::decode(encoding, &bytes, state.body_limit(), state.budget()).await;
+    let (bytes, permit) = decoded.map_err(IntoResponse::into_response)?;
+    Ok((media_type, ReadBody { bytes, _permit: permit }))
+}
+
+/// What the head of the request decides, before a byte of the body is read.
+fn check(headers: &HeaderMap, body: &Body, state: &AppState) -> Result<(MediaType, Encoding), ApiError> {
+    origin::check(headers)?;
+    let media_type = media_type::of(headers)?;
+    let encoding = encoding::of(headers)?;
+    let declared = declared_length(body);
+    let limit = state.body_limit();
+    if declared > limit {
+        return Err(ApiError::BodyTooLarge { limit });
+    }
+    let budget = state.budget();
+    if budget.used().saturating_add(declared.max(1)) > budget.limit() {
+        return Err(overloaded(state));
+    }
+    Ok((media_type, encoding))
+}
+
+/// The `Content-Length`; 0 where the body comes in chunks.
+fn declared_length(body: &Body) -> usize {
+    usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)
+}
+
+/// Why a body was not read to its end.
+enum Interrupted {
+    /// The client may still be sending.
+    Refused(ApiError),
+    /// Nothing more can be expected of this connection.
+    Broken(ApiError),
+}
+
+/// Collects the body in one piece; a body that comes in one piece is not copied.
+async fn collect(body: &mut Body, permit: &mut Permit, state: &AppState) -> Result<Bytes, Interrupted> {
+    let started = Instant::now();
+    let limit = state.body_limit();
+    let declared = declared_length(body);
+    let mut first = Bytes::new();
+    let mut joined = BytesMut::new();
+    let mut received = 0;
+    loop {
+        let due = started + time_allowed(received, state.http.body_timeout);
+        let frame = match timeout_at(due, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => {
+                return Err(Interrupted::Broken(ApiError::UnreadableBody(error.to_string())));
+            }
+            Ok(None) => break,
+            Err(_) => {
+                let limit_s = state.http.body_timeout.as_secs();
+                return Err(Interrupted::Broken(ApiError::RequestTimeout { limit_s }));
+            }
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        received += data.len();
+        if received > limit {
+            return Err(Interrupted::Refused(ApiError::BodyTooLarge { limit }));
+        }
+        if !permit.grow(data.len()) {
+            return Err(Interrupted::Refused(overloaded(state)));
+        }
+        if first.is_empty() {
+            first = data;
+            continue;
+        }
+        if joined.is_empty() {
+            joined.reserve(declared.clamp(received, received.max(MAX_FIRST_BUFFER)));
+            joined.extend_from_slice(&first);
+        }
+        joined.extend_from_slice(&data);
+    }
+    Ok(if joined.is_empty() { first } else { joined.freeze() })
+}
+
+/// How long after its start the body may still be incomplete, given what has arrived.
+fn time_allowed(received: usize, body_timeout: Duration) -> Duration {
+    let received = u64::try_from(received).unwrap_or(u64::MAX);
+    let earned = Duration::from_millis(received.saturating_mul(1000) / MIN_BYTES_PER_SECOND);
+    GRACE.saturating_add(earned).min(body_timeout)
+}
+
+fn overloaded(state: &AppState) -> ApiError {
+    produce::Error::Overloaded { used: state.budget().used(), limit: state.budget().limit() }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::App;
+    use futures_util::stream;
+
+    fn chunked(chunks: &'static [&'static str]) -> Body {
+        Body::from_stream(stream::iter(chunks).map(|chunk| Ok::<_, std::convert::Infallible>(*chunk)))
+    }
+
+    use futures_util::StreamExt;
+
+    #[test]
+    fn after_the_grace_a_body_must_come_at_a_kibibyte_a_second() {
+        let timeout = Duration::from_secs(30);
+        assert_eq!(time_allowed(0, timeout), Duration::from_secs(5));
+        assert_eq!(time_allowed(2048, timeout), Duration::from_secs(7));
+        assert_eq!(time_allowed(1 << 30, timeout), timeout);
+        assert_eq!(time_allowed(0, Duration::from_secs(1)), Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_joined_and_reserved() {
+        let app = App::new();
+        let request = Request::new(chunked(&["{\"a\"", ":1", "}"]));
+        let RecordBody(body) = RecordBody::from_request(request, &app.state).await.unwrap();
+        assert_eq!(body.bytes, "{\"a\":1}");
+        assert_eq!((body._permit.bytes(), app.state.budget().used()), (7, 7));
+        drop(body);
+        assert_eq!(app.state.budget().used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_in_one_piece_is_not_copied() {
+        let app = App::new();
+        let sent = Bytes::from("{}".to_owned());
+        let request = Request::new(Body::from(sent.clone()));
+        let RecordBody(body) = RecordBody::from_request(request, &app.state).await.unwrap();
+        assert_eq!(body.bytes.as_ptr(), sent.as_ptr());
+    }
+}

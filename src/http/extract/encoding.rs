@@ -1,0 +1,132 @@
+//! `Content-Encoding`: gzip and deflate, unpacked within the same limit as a plain body.
+
+use crate::{
+    http::ApiError,
+    produce::{self, Budget, Permit},
+};
+use bytes::Bytes;
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+use http::{HeaderMap, header};
+use std::{io::Read, sync::Arc};
+
+/// Bytes that are unpacked before other requests get a turn on this thread.
+const STEP: u64 = 64 << 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Identity,
+    Gzip,
+    /// The zlib format (RFC 9110, section 8.4.1.2).
+    Deflate,
+}
+
+pub fn of(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(Encoding::Identity) };
+    let coding = coding.to_str().unwrap_or("?").trim().to_ascii_lowercase();
+    match &*coding {
+        _ if codings.next().is_some() => Err(unsupported()),
+        "" | "identity" => Ok(Encoding::Identity),
+        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+        "deflate" => Ok(Encoding::Deflate),
+        _ => Err(unsupported()),
+    }
+}
+
+/// The unpacked body, reserved in the budget as it grows; `limit` is in bytes.
+pub async fn decode(
+    encoding: Encoding,
+    packed: &[u8],
+    limit: usize,
+    budget: &Arc<Budget>,
+) -> Result<(Bytes, Permit), ApiError> {
+    match encoding {
+        Encoding::Gzip => unpack(MultiGzDecoder::new(packed), limit, budget).await,
+        Encoding::Deflate => unpack(ZlibDecoder::new(packed), limit, budget).await,
+        Encoding::Identity => unpack(packed, limit, budget).await,
+    }
+}
+
+async fn unpack(
+    mut decoder: impl Read,
+    limit: usize,
+    budget: &Arc<Budget>,
+) -> Result<(Bytes, Permit), ApiError> {
+    let mut permit = budget.permit();
+    let mut body = Vec::new();
+    loop {
+        let step = decoder.by_ref().take(STEP).read_to_end(&mut body);
+        let step =
+            step.map_err(|error| ApiError::UnreadableBody(format!("it cannot be unpacked ({error})")))?;
+        if step == 0 {
+            return Ok((body.into(), permit));
+        }
+        if body.len() > limit {
+            return Err(ApiError::BodyTooLarge { limit });
+        }
+        if !permit.grow(step) {
+            return Err(produce::Error::Overloaded { used: budget.used(), limit: budget.limit() }.into());
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn unsupported() -> ApiError {
+    ApiError::UnsupportedMediaType("the Content-Encoding may be gzip, deflate or identity, once")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{
+        Compression,
+        write::{GzEncoder, ZlibEncoder},
+    };
+    use http::HeaderValue;
+    use std::io::Write;
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn decoded(encoding: Encoding, packed: &[u8]) -> Result<(Bytes, Permit), &'static str> {
+        decode(encoding, packed, 1 << 20, &Budget::new(1 << 20)).await.map_err(|error| error.tag())
+    }
+
+    #[tokio::test]
+    async fn gzip_and_deflate_are_unpacked_and_reserved() {
+        let plain = vec![b'x'; 200_000];
+        let (bytes, permit) = decoded(Encoding::Gzip, &gzip(&plain)).await.unwrap();
+        assert_eq!((bytes.len(), permit.bytes()), (plain.len(), plain.len()));
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&plain).unwrap();
+        assert_eq!(decoded(Encoding::Deflate, &encoder.finish().unwrap()).await.unwrap().0, plain);
+    }
+
+    #[tokio::test]
+    async fn a_bomb_is_too_large() {
+        let bomb = gzip(&vec![0; (1 << 20) + 1]);
+        assert!(bomb.len() < 10_000);
+        assert_eq!(decoded(Encoding::Gzip, &bomb).await.unwrap_err(), "body_too_large");
+    }
+
+    #[tokio::test]
+    async fn a_truncated_or_foreign_body_is_invalid() {
+        let packed = gzip(b"{}");
+        assert_eq!(decoded(Encoding::Gzip, &packed[..packed.len() - 3]).await.unwrap_err(), "invalid_body");
+        assert_eq!(decoded(Encoding::Deflate, b"{}").await.unwrap_err(), "invalid_body");
+    }
+
+    #[test]
+    fn other_codings_are_unsupported() {
+        let of = |value: &'static str| {
+            of(&HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(value))]))
+        };
+        assert_eq!(of("GZIP").unwrap(), Encoding::Gzip);
+        for coding in ["br", "zstd", "gzip, gzip", "gzip, identity"] {
+            assert_eq!(of(coding).unwrap_err().tag(), "unsupported_media_type", "{coding}");
+        }
+    }
+}

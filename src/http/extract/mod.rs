@@ -1,0 +1,12 @@
+//! From an HTTP request to what a handler needs, or to a refusal that leaves the connection readable.
+
+mod body;
+mod context;
+mod drain;
+mod encoding;
+mod media_type;
+mod origin;
+
+pub use body::{BatchBody, ReadBody, RecordBody};
+pub use context::{RequestContext, X_REQUEST_ID};
+pub use drain::refuse;

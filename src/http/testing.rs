@@ -1,0 +1,179 @@
+//! An in-process service over a scripted producer, for the tests of this module.
+
+use super::{AppState, Parts, router};
+use crate::{
+    config,
+    lifecycle::readiness::Readiness,
+    produce::{
+        Ack, Batching, Budget, Error, Pipeline, Producer, Record, Report, Settings, Topic, TopicLookup,
+        TopicName, Written,
+    },
+    telemetry::metrics::Metrics,
+};
+use axum::{Router, body::Body, extract::Request};
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use http_body_util::BodyExt;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tower::ServiceExt;
+
+/// What becomes of the next record.
+pub enum Scripted {
+    Report(Report),
+    /// No report, ever.
+    Silence,
+}
+
+/// Has the default topics and `orders`, with three partitions each; writes everything unless scripted.
+#[derive(Default)]
+pub struct FakeProducer {
+    pub script: Mutex<VecDeque<Scripted>>,
+    pub sent: Mutex<Vec<Record>>,
+    pub unavailable: Mutex<Option<Error>>,
+    pub panics: Mutex<bool>,
+    silent: Mutex<Vec<Ack>>,
+}
+
+impl Producer for FakeProducer {
+    fn unavailable(&self) -> Option<Error> {
+        assert!(!*self.panics.lock().unwrap(), "scripted panic");
+        self.unavailable.lock().unwrap().clone()
+    }
+
+    fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>> {
+        let exists = ["rtmh.logs", "rtmh.metrics", "rtmh.events", "orders"].contains(&name.as_str());
+        Some(match exists {
+            true => Ok(Arc::new(Topic {
+                name: name.clone(),
+                partitions: 3,
+                learned: std::time::Instant::now(),
+                config: None,
+            })),
+            false => Err(Error::UnknownTopic(name.clone())),
+        })
+    }
+
+    fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
+        Box::pin(async move { self.known_topic(name).unwrap() })
+    }
+
+    fn enqueue(&self, _: &Topic, record: &Record, _: Batching, ack: Ack) {
+        let mut sent = self.sent.lock().unwrap();
+        let written = Written {
+            partition: record.partition.unwrap_or(0),
+            offset: Some(i64::try_from(sent.len()).unwrap()),
+            append_time: None,
+        };
+        sent.push(record.clone());
+        match self.script.lock().unwrap().pop_front() {
+            None => ack.report(Ok(written)),
+            Some(Scripted::Report(report)) => ack.report(report),
+            Some(Scripted::Silence) => self.silent.lock().unwrap().push(ack),
+        }
+    }
+}
+
+pub struct App {
+    pub producer: Arc<FakeProducer>,
+    pub readiness: Arc<Readiness>,
+    pub state: AppState,
+    pub router: Router,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl App {
+    /// Connected, with small limits: 1 KiB a body, 8 KiB in flight, 3 records a batch, 100 ms to deliver.
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Parts)) -> Self {
+        let producer = Arc::new(FakeProducer::default());
+        let readiness = Readiness::new();
+        readiness.link_up();
+        let metrics = Arc::new(Metrics::for_tests());
+        let settings = Settings { delivery_timeout: Duration::from_millis(100), max_record_bytes: 900 };
+        let budget = Budget::new(8 << 10);
+        let mut parts = Parts {
+            pipeline: Pipeline::new(producer.clone(), budget, metrics.clone(), settings),
+            metrics,
+            readiness: readiness.clone(),
+            http: config::Http::default(),
+            limits: config::Limits { max_body_bytes: 1024, max_batch_records: 3, ..Default::default() },
+            records: config::Records::default(),
+            topics: config::Topics::default(),
+            client_id: "inlet-test".into(),
+            brokers: vec!["localhost:9092".into()],
+            embedded: false,
+        };
+        change(&mut parts);
+        let state = AppState::new(parts);
+        Self { producer, readiness, router: router(state.clone()), state }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(request(Method::GET, path, &[], Body::empty())).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.post_with(path, &[], body).await
+    }
+
+    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        self.send(request(Method::POST, path, headers, body.into())).await
+    }
+
+    pub async fn send(&self, request: Request) -> Answer {
+        let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    /// The next records end like this.
+    pub fn script(&self, reports: impl IntoIterator<Item = Scripted>) {
+        self.producer.script.lock().unwrap().extend(reports);
+    }
+
+    pub fn records_sent(&self) -> usize {
+        self.producer.sent.lock().unwrap().len()
+    }
+}
+
+pub fn request(method: Method, path: &str, headers: &[(&str, &str)], body: Body) -> Request {
+    let mut request = http::Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body).unwrap()
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// The status and the error's name of an answer that must be a problem.
+    pub fn error(&self) -> (u16, String) {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.text());
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status);
+        (self.status, problem["error"].as_str().unwrap().to_owned())
+    }
+}

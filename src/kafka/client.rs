@@ -1,0 +1,208 @@
+//! The only file that spells librdkafka's configuration keys.
+
+use crate::config::{Kafka, Limits, Sasl, Tls};
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
+use std::{path::Path, time::Duration};
+
+/// How much earlier than the pipeline librdkafka gives up on a record: it looks for expired records once a
+/// second, so its report comes up to a second late.
+const REPORT_MARGIN: Duration = Duration::from_secs(2);
+
+/// Bytes above the largest body, so that librdkafka is never the one that refuses a size.
+const SIZE_MARGIN: usize = 1 << 20;
+
+/// librdkafka's upper bound of `message.max.bytes`.
+const MESSAGE_MAX_BYTES: usize = 1_000_000_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The text is librdkafka's own; it names the property and, where it is a secret, not its value.
+    #[error("{variable}: librdkafka refuses the property {property}: {reason}")]
+    Property { variable: String, property: String, reason: String },
+}
+
+/// What every client of the cluster shares: where it is and how to prove who we are.
+pub fn connection(kafka: &Kafka) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set_log_level(RDKafkaLogLevel::Info);
+    client
+        .set("bootstrap.servers", kafka.brokers.join(","))
+        .set("client.id", &kafka.client_id)
+        .set("socket.connection.setup.timeout.ms", millis(kafka.connection_timeout))
+        .set("socket.timeout.ms", millis(kafka.delivery_timeout.min(Duration::from_secs(60))))
+        .set("socket.keepalive.enable", "true")
+        .set("socket.nagle.disable", "true")
+        .set("reconnect.backoff.ms", "100")
+        // with librdkafka's jitter of up to a half more, shorter than one probe of the link
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("security.protocol", security_protocol(kafka));
+    if let Some(tls) = &kafka.tls {
+        set_tls(&mut client, tls);
+    }
+    if let Some(sasl) = &kafka.sasl {
+        set_sasl(&mut client, sasl);
+    }
+    client
+}
+
+/// The configuration of the shared producer, checked by librdkafka itself.
+pub fn producer(kafka: &Kafka, limits: &Limits) -> Result<ClientConfig, ConfigError> {
+    let mut client = connection(kafka);
+    let message_max_bytes =
+        (limits.max_body_bytes.max(limits.max_record_bytes) + SIZE_MARGIN).min(MESSAGE_MAX_BYTES);
+    client
+        .set("acks", "all")
+        .set("enable.idempotence", kafka.idempotence.to_string())
+        .set("max.in.flight.requests.per.connection", if kafka.idempotence { "5" } else { "1" })
+        // Java's: plain "murmur2" would pin records without a key to one partition
+        .set("partitioner", "murmur2_random")
+        .set("message.timeout.ms", millis(kafka.delivery_timeout.saturating_sub(REPORT_MARGIN)))
+        .set("linger.ms", kafka.linger_ms.to_string())
+        .set("compression.type", kafka.compression.as_str())
+        .set("allow.auto.create.topics", kafka.allow_auto_create_topics.to_string())
+        .set("message.max.bytes", message_max_bytes.to_string())
+        // above what the admission budget lets in, so that a full queue is never the first signal
+        .set("queue.buffering.max.kbytes", (2 * limits.max_in_flight_bytes / 1024 + 1024).to_string())
+        .set("queue.buffering.max.messages", "0")
+        .set("statistics.interval.ms", "5000");
+    for (property, value) in &kafka.properties {
+        set_checked(&mut client, property, value)?;
+    }
+    client.create_native_config().map_err(|error| property_error(&error, |_| None))?;
+    Ok(client)
+}
+
+/// The same producer, but with every record in a batch of its own.
+pub fn alone(producer: &ClientConfig) -> ClientConfig {
+    let mut client = producer.clone();
+    client.set("batch.num.messages", "1").set("linger.ms", "0").set("statistics.interval.ms", "0");
+    client
+}
+
+fn set_checked(client: &mut ClientConfig, property: &str, value: &str) -> Result<(), ConfigError> {
+    let mut alone = ClientConfig::new();
+    alone.set(property, value);
+    alone.create_native_config().map_err(|error| property_error(&error, |name| Some(variable_of(name))))?;
+    client.set(property, value);
+    Ok(())
+}
+
+fn property_error(error: &KafkaError, variable: impl Fn(&str) -> Option<String>) -> ConfigError {
+    let (property, reason) = match error {
+        KafkaError::ClientConfig(_, reason, property, _value) => (property.clone(), reason.clone()),
+        other => (String::new(), other.to_string()),
+    };
+    let variable = variable(&property).unwrap_or_else(|| "Kafka settings".into());
+    ConfigError::Property { variable, property, reason }
+}
+
+fn variable_of(property: &str) -> String {
+    format!("KAFKA_PROPERTY_{}", property.to_uppercase().replace('.', "_"))
+}
+
+fn security_protocol(kafka: &Kafka) -> &'static str {
+    match (&kafka.tls, &kafka.sasl) {
+        (None, None) => "plaintext",
+        (Some(_), None) => "ssl",
+        (None, Some(_)) => "sasl_plaintext",
+        (Some(_), Some(_)) => "sasl_ssl",
+    }
+}
+
+fn set_tls(client: &mut ClientConfig, tls: &Tls) {
+    // librdkafka with a static OpenSSL finds the system's certificates only when told to look for them
+    client.set("ssl.ca.location", tls.ca_location.as_deref().map_or("probe".into(), path));
+    let locations =
+        [("ssl.certificate.location", &tls.certificate_location), ("ssl.key.location", &tls.key_location)];
+    for (property, location) in locations {
+        if let Some(location) = location {
+            client.set(property, path(location));
+        }
+    }
+    if let Some(password) = &tls.key_password {
+        client.set("ssl.key.password", password.expose());
+    }
+}
+
+fn set_sasl(client: &mut ClientConfig, sasl: &Sasl) {
+    client
+        .set("sasl.mechanisms", sasl.mechanism.as_str())
+        .set("sasl.username", &sasl.username)
+        .set("sasl.password", sasl.password.expose());
+}
+
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// The version of the library that is linked in.
+pub fn librdkafka_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{SaslMechanism, Secret};
+
+    fn kafka() -> Kafka {
+        Kafka::default()
+    }
+
+    #[test]
+    fn the_defaults_carry_the_guarantees() {
+        let client = producer(&kafka(), &Limits::default()).unwrap();
+        let expected = [
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            ("partitioner", "murmur2_random"),
+            ("message.timeout.ms", "8000"),
+            ("allow.auto.create.topics", "false"),
+            ("security.protocol", "plaintext"),
+        ];
+        for (property, value) in expected {
+            assert_eq!(client.get(property), Some(value), "{property}");
+        }
+    }
+
+    #[test]
+    fn without_idempotence_one_request_is_in_flight() {
+        let client = producer(&Kafka { idempotence: false, ..kafka() }, &Limits::default()).unwrap();
+        assert_eq!(client.get("max.in.flight.requests.per.connection"), Some("1"));
+    }
+
+    #[test]
+    fn tls_without_a_ca_takes_the_systems_certificates_and_verifies() {
+        let client = producer(&Kafka { tls: Some(Tls::default()), ..kafka() }, &Limits::default()).unwrap();
+        assert_eq!(client.get("ssl.ca.location"), Some("probe"));
+        assert_eq!(client.get("enable.ssl.certificate.verification"), None);
+    }
+
+    #[test]
+    fn sasl_and_tls_name_the_protocol_together() {
+        let sasl =
+            Sasl { mechanism: SaslMechanism::ScramSha512, username: "u".into(), password: Secret::new("p") };
+        let both = Kafka { tls: Some(Tls::default()), sasl: Some(sasl), ..kafka() };
+        let client = producer(&both, &Limits::default()).unwrap();
+        assert_eq!(client.get("security.protocol"), Some("sasl_ssl"));
+        assert_eq!(client.get("sasl.mechanisms"), Some("SCRAM-SHA-512"));
+    }
+
+    #[test]
+    fn a_property_that_librdkafka_does_not_know_is_named_with_its_variable() {
+        let properties = [("no.such.thing".to_owned(), "1".to_owned())].into();
+        let error = producer(&Kafka { properties, ..kafka() }, &Limits::default()).unwrap_err().to_string();
+        assert!(error.contains("KAFKA_PROPERTY_NO_SUCH_THING"), "{error}");
+    }
+
+    #[test]
+    fn other_properties_pass_through() {
+        let properties = [("batch.size".to_owned(), "500000".to_owned())].into();
+        let client = producer(&Kafka { properties, ..kafka() }, &Limits::default()).unwrap();
+        assert_eq!(client.get("batch.size"), Some("500000"));
+    }
+}

@@ -1,0 +1,172 @@
+//! The producers of this process: the shared one, the one that sends records alone, and their replacement
+//! after a fatal error.
+
+use super::{
+    client,
+    context::{Broker, Context, Event, LastError},
+    metadata::AskCluster,
+    polled::{PolledProducer, StartError},
+};
+use crate::{
+    lifecycle::supervisor::Alarm,
+    produce::{Error, TopicName},
+};
+use arc_swap::ArcSwap;
+use rdkafka::{
+    ClientConfig,
+    error::KafkaError,
+    metadata::Metadata,
+    producer::{Producer, PurgeConfig},
+    types::RDKafkaErrorCode as Code,
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// For one question about metadata.
+const ASK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// For a probe's second question: with the first and the pause between probes, well below the 5 s in which a
+/// lost broker must show.
+const SECOND_ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a replaced producer may take to report on what it held.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub struct Cluster {
+    config: ClientConfig,
+    events: mpsc::Sender<Event>,
+    last_error: Arc<LastError>,
+    alarm: Alarm,
+    broker: Broker,
+    shared: ArcSwap<PolledProducer>,
+    /// Made when a record must first be sent alone.
+    alone: Mutex<Option<Arc<PolledProducer>>>,
+}
+
+impl Cluster {
+    /// Never waits for a broker.
+    pub fn start(
+        config: ClientConfig,
+        broker: Broker,
+        events: mpsc::Sender<Event>,
+        alarm: Alarm,
+    ) -> Result<Arc<Self>, StartError> {
+        let last_error = Arc::new(LastError::default());
+        let context = Context::new(events.clone(), Arc::clone(&last_error), broker);
+        let shared = ArcSwap::from_pointee(PolledProducer::start(&config, context, &alarm)?);
+        Ok(Arc::new(Self { config, events, last_error, alarm, broker, shared, alone: Mutex::default() }))
+    }
+
+    pub fn shared(&self) -> arc_swap::Guard<Arc<PolledProducer>> {
+        self.shared.load()
+    }
+
+    /// The producer whose record batches hold one record each.
+    pub fn alone(&self) -> Result<Arc<PolledProducer>, StartError> {
+        let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = &*alone {
+            return Ok(Arc::clone(producer));
+        }
+        let producer = Arc::new(self.start_producer(&client::alone(&self.config))?);
+        Ok(Arc::clone(alone.insert(producer)))
+    }
+
+    fn start_producer(&self, config: &ClientConfig) -> Result<PolledProducer, StartError> {
+        let context = Context::new(self.events.clone(), Arc::clone(&self.last_error), self.broker);
+        PolledProducer::start(config, context, &self.alarm)
+    }
+
+    /// Whether Kafka answers, by a real question about `topic`; the answer itself does not matter. The second
+    /// question is for a broker that died since the last: another one may be there.
+    pub fn probe(&self, topic: &TopicName) -> Result<(), String> {
+        match self.fetch(topic, ASK_TIMEOUT).or_else(|_| self.fetch(topic, SECOND_ASK_TIMEOUT)) {
+            Ok(_) => {
+                self.last_error.clear();
+                Ok(())
+            }
+            Err(error) => Err(self.last_error.get().unwrap_or_else(|| no_answer(&error))),
+        }
+    }
+
+    /// Why the shared producer can never send again, if so.
+    pub fn fatal_error(&self) -> Option<String> {
+        let (code, reason) = self.shared().client().fatal_error()?;
+        Some(format!("fatal producer error {code:?}: {reason}"))
+    }
+
+    /// Puts a new producer in the place of one that had a fatal error. The old one's records get the outcome
+    /// that librdkafka knows of each.
+    pub fn rebuild(&self) -> Result<(), StartError> {
+        let fresh = Arc::new(self.start_producer(&self.config)?);
+        retire(self.shared.swap(fresh));
+        let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner).take();
+        alone.into_iter().for_each(retire);
+        Ok(())
+    }
+
+    /// Waits until every record has its delivery report. Blocks.
+    pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + timeout;
+        let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.shared.load_full().flush(timeout)?;
+        match alone {
+            Some(alone) => alone.flush(deadline.saturating_duration_since(Instant::now())),
+            None => Ok(()),
+        }
+    }
+
+    fn fetch(&self, topic: &TopicName, timeout: Duration) -> Result<Metadata, KafkaError> {
+        self.shared.load_full().client().fetch_metadata(Some(topic.as_str()), timeout)
+    }
+}
+
+/// Purges and drops a producer on a thread of its own, since both block.
+fn retire(producer: Arc<PolledProducer>) {
+    let retired = thread::Builder::new().name("kafka-retire".into()).spawn(move || {
+        producer.purge(PurgeConfig::default().queue().inflight());
+        if let Err(error) = producer.flush(PURGE_TIMEOUT) {
+            tracing::warn!(%error, "the replaced producer has not reported on all of its records");
+        }
+        // requests may hold it for the moment of an enqueue; theirs must not be the last reference
+        while Arc::strong_count(&producer) > 1 {
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    if let Err(error) = retired {
+        tracing::error!(%error, "no thread to purge the replaced producer on; it is purged in place");
+    }
+}
+
+fn no_answer(error: &KafkaError) -> String {
+    match error.rdkafka_error_code() {
+        Some(Code::OperationTimedOut | Code::BrokerTransportFailure) => "no broker answers".into(),
+        _ => error.to_string(),
+    }
+}
+
+impl AskCluster for Arc<Cluster> {
+    fn ask(&self, name: &TopicName) -> Result<i32, Error> {
+        let metadata = self
+            .fetch(name, ASK_TIMEOUT)
+            .map_err(|error| Error::BrokerUnavailable { reason: no_answer(&error) })?;
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name.as_str()) else {
+            return Err(Error::UnknownTopic(name.clone()));
+        };
+        let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
+        match topic.error().map(Code::from) {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => {
+                Err(Error::UnknownTopic(name.clone()))
+            }
+            Some(Code::TopicAuthorizationFailed) => Err(Error::Unauthorized(name.clone())),
+            // a topic that is being made, or whose leader moves: it exists
+            _ if partitions > 0 => Ok(partitions),
+            code => {
+                let reason =
+                    code.map_or_else(|| "it has no partitions yet".to_owned(), |code| code.to_string());
+                Err(Error::BrokerUnavailable { reason: format!("topic '{name}': {reason}") })
+            }
+        }
+    }
+}

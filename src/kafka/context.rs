@@ -1,0 +1,120 @@
+//! librdkafka's callbacks. They run on the poll thread, so they only read and hand on.
+
+use super::{error, report};
+use crate::produce::{Ack, TopicName, Written};
+use rdkafka::{
+    ClientContext, Message, Timestamp, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
+    producer::ProducerContext, types::RDKafkaErrorCode,
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// What leaves the poll thread raw, to be understood elsewhere.
+#[derive(Debug)]
+pub enum Event {
+    Log { level: RDKafkaLogLevel, facility: String, text: String },
+    Statistics(Vec<u8>),
+}
+
+/// The callbacks of one librdkafka client.
+pub struct Context {
+    events: mpsc::Sender<Event>,
+    last_error: Arc<LastError>,
+    broker: Broker,
+}
+
+/// Which kind of broker answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broker {
+    Kafka,
+    /// librdkafka's mock, whose append time is made up (`rdkafka_mock_handlers.c`).
+    Mock,
+}
+
+/// The newest reason that librdkafka gave for not reaching Kafka, kept for `/ready` and the log.
+#[derive(Debug, Default)]
+pub struct LastError(Mutex<Option<String>>);
+
+impl LastError {
+    pub fn set(&self, reason: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Context {
+    pub fn new(events: mpsc::Sender<Event>, last_error: Arc<LastError>, broker: Broker) -> Self {
+        Self { events, last_error, broker }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        // a full channel means a flood of lines, of which losing some is right
+        let _ = self.events.try_send(Event::Log { level, facility: facility.into(), text: text.into() });
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let _ = self.events.try_send(Event::Statistics(statistics.to_vec()));
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // "all brokers down" follows the errors that say why, and says nothing itself
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.last_error.set(describe(&error, reason));
+        }
+    }
+}
+
+/// What failed first, then librdkafka's text: an operator looks for the word TLS or authentication.
+fn describe(error: &KafkaError, reason: &str) -> String {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::SSL) => format!("TLS failed: {reason}"),
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+            format!("authentication failed: {reason}")
+        }
+        Some(RDKafkaErrorCode::Resolve) => format!("name resolution failed: {reason}"),
+        _ => reason.to_owned(),
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Ack>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ack: Box<Ack>) {
+        let (message, failure) = match result {
+            Ok(message) => (message, None),
+            Err((error, message)) => (message, error.rdkafka_error_code()),
+        };
+        let append_time = match message.timestamp() {
+            Timestamp::LogAppendTime(millis) if self.broker == Broker::Kafka => Some(millis),
+            _ => None,
+        };
+        let written =
+            Written { partition: message.partition(), offset: known(message.offset()), append_time };
+        let persistence = report::persistence(message);
+        ack.report(match failure {
+            None => Ok(written),
+            // confirmed although the acknowledgement was not plain: only its offset is lost
+            Some(_) if persistence == report::Persistence::Certain => Ok(Written { offset: None, ..written }),
+            Some(code) => {
+                let reason = report::broker_reason(message).unwrap_or_else(|| code.to_string());
+                let topic = TopicName::parse(message.topic()).ok();
+                let timestamp = message.timestamp().to_millis().unwrap_or_default();
+                Err(error::of_report(code, persistence, topic, timestamp, reason))
+            }
+        });
+    }
+}
+
+/// librdkafka's negative offsets mean that there is none.
+fn known(offset: i64) -> Option<i64> {
+    (offset >= 0).then_some(offset)
+}

@@ -1,0 +1,220 @@
+//! The link to Kafka: a probe every second while it is up, jittered backoff while it is down, for ever. It
+//! alone turns readiness, and it replaces a producer that had a fatal error.
+
+use super::{cluster::Cluster, metadata::Topics};
+use crate::{
+    lifecycle::{readiness::Readiness, supervisor::Alarm},
+    produce::{Error, TopicName},
+    telemetry::metrics::Metrics,
+};
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// Log lines about the same outage back off to this pace; the probes do not.
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+/// How often the configured topics are looked for.
+const TOPICS_EVERY: Duration = Duration::from_secs(30);
+
+/// What the link works on.
+pub struct Link {
+    pub cluster: Arc<Cluster>,
+    pub topics: Arc<Topics>,
+    pub readiness: Arc<Readiness>,
+    pub metrics: Arc<Metrics>,
+    pub alarm: Alarm,
+    pub settings: LinkSettings,
+}
+
+pub struct LinkSettings {
+    /// The topics of the fixed routes, at least one.
+    pub topics: Vec<TopicName>,
+    /// Makes the configured topics, before they are first looked for.
+    pub create_topics: Option<CreateTopics>,
+    pub base_delay: Duration,
+    /// Attempts at the first connection; None for ever.
+    pub retries: Option<u32>,
+}
+
+/// Blocks until the topics are there or cannot be made; says why in the log.
+pub type CreateTopics = Box<dyn FnMut() + Send>;
+
+/// Ends the link's thread when it is dropped.
+pub struct LinkHandle(#[expect(dead_code, reason = "its drop is its use")] Sender<()>);
+
+impl Link {
+    pub fn start(self) -> io::Result<LinkHandle> {
+        let (handle, stop) = channel();
+        let watch = self.alarm.watch("the kafka-link thread");
+        thread::Builder::new().name("kafka-link".into()).spawn(move || {
+            self.run(&stop);
+            watch.finished();
+        })?;
+        Ok(LinkHandle(handle))
+    }
+
+    fn run(mut self, stop: &Receiver<()>) {
+        let mut backoff = Backoff::new(self.settings.base_delay);
+        let mut outage: Option<Outage> = None;
+        let mut failures = 0;
+        let mut connected_before = false;
+        let mut topics_due = Instant::now();
+        loop {
+            let pause = match self.probe() {
+                Ok(()) => {
+                    if !self.readiness.is_connected() || topics_due <= Instant::now() {
+                        self.look_for_topics(!connected_before);
+                        topics_due = Instant::now() + TOPICS_EVERY;
+                    }
+                    self.up(outage.take());
+                    connected_before = true;
+                    backoff.reset();
+                    PROBE_EVERY
+                }
+                Err(reason) => {
+                    self.down(&reason, outage.get_or_insert_with(Outage::new));
+                    failures += 1;
+                    if !connected_before && self.settings.retries.is_some_and(|most| failures >= most) {
+                        let reason =
+                            format!("no connection in KAFKA_CONNECT_RETRIES={failures} attempts: {reason}");
+                        self.alarm.raise("the first connection to Kafka", reason);
+                        return;
+                    }
+                    backoff.next()
+                }
+            };
+            if !matches!(stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
+                return;
+            }
+        }
+    }
+
+    fn probe(&self) -> Result<(), String> {
+        if let Some(reason) = self.cluster.fatal_error() {
+            tracing::error!(reason, "the producer is lost and will be replaced");
+            self.cluster.rebuild().map_err(|error| format!("{reason}; no new producer: {error}"))?;
+            return Err(reason);
+        }
+        match self.settings.topics.first() {
+            Some(topic) => self.cluster.probe(topic),
+            None => Err("no topic is configured".into()),
+        }
+    }
+
+    fn up(&self, outage: Option<Outage>) {
+        self.metrics.set_connected(true);
+        if self.readiness.link_up() {
+            let after_seconds = outage.map(|outage| outage.since.elapsed().as_secs_f32());
+            tracing::info!(after_seconds, "connected to Kafka");
+        }
+    }
+
+    fn down(&self, reason: &str, outage: &mut Outage) {
+        self.metrics.set_connected(false);
+        self.readiness.link_down(reason);
+        if outage.is_worth_a_line() {
+            let for_seconds = outage.since.elapsed().as_secs();
+            tracing::warn!(reason, for_seconds, "no connection to Kafka; trying again until there is one");
+        }
+    }
+
+    /// Learns the configured topics before traffic needs them, and names those that do not exist.
+    fn look_for_topics(&mut self, first: bool) {
+        if first && let Some(create) = &mut self.settings.create_topics {
+            create();
+        }
+        let mut missing = Vec::new();
+        for topic in &self.settings.topics {
+            if let Err(Error::UnknownTopic(_)) = self.topics.refresh(topic, &self.cluster) {
+                missing.push(topic.clone());
+            }
+        }
+        if missing != self.readiness.missing_topics() {
+            if !missing.is_empty() {
+                tracing::error!(
+                    ?missing,
+                    "configured topics do not exist; create them or set KAFKA_CREATE_TOPICS=true"
+                );
+            }
+            self.readiness.set_missing_topics(missing);
+        }
+    }
+}
+
+/// One time without a link.
+struct Outage {
+    since: Instant,
+    next_line: Instant,
+    silence: Duration,
+}
+
+impl Outage {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { since: now, next_line: now, silence: Duration::from_secs(2) }
+    }
+
+    fn is_worth_a_line(&mut self) -> bool {
+        let due = self.next_line <= Instant::now();
+        if due {
+            self.next_line = Instant::now() + self.silence;
+            self.silence = (self.silence * 2).min(LONGEST_SILENCE);
+        }
+        due
+    }
+}
+
+/// Doubling delays with jitter: each is between half of its step and the whole of it.
+struct Backoff {
+    base: Duration,
+    step: Duration,
+}
+
+impl Backoff {
+    fn new(base: Duration) -> Self {
+        let base = base.min(LONGEST_BACKOFF);
+        Self { base, step: base }
+    }
+
+    fn reset(&mut self) {
+        self.step = self.base;
+    }
+
+    fn next(&mut self) -> Duration {
+        let delay = self.step.mul_f64(0.5 + 0.5 * fastrand::f64());
+        self.step = (self.step * 2).min(LONGEST_BACKOFF);
+        delay
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backoff_doubles_to_two_seconds_with_jitter() {
+        let mut backoff = Backoff::new(Duration::from_millis(500));
+        for step in [500, 1000, 2000, 2000] {
+            let delay = backoff.next().as_millis();
+            assert!((step / 2..=step).contains(&delay), "{delay} ms for the step of {step} ms");
+        }
+        backoff.reset();
+        assert!(backoff.next() <= Duration::from_millis(500));
+    }
+
+    #[test]
+    fn an_outage_is_logged_at_once_and_then_ever_more_rarely() {
+        let mut outage = Outage::new();
+        assert!(outage.is_worth_a_line());
+        assert!(!outage.is_worth_a_line());
+        assert_eq!(outage.silence, Duration::from_secs(4));
+    }
+}

@@ -1,0 +1,192 @@
+//! [`crate::produce::Producer`] on librdkafka.
+
+use super::{
+    admin::{Admin, Created},
+    client::{self, ConfigError},
+    cluster::Cluster,
+    context::Broker,
+    error, events,
+    link::{CreateTopics, Link, LinkHandle, LinkSettings},
+    metadata::Topics,
+    partitioner,
+    polled::{PolledProducer, StartError},
+    topic_config,
+};
+use crate::{
+    config::{Config, Partitioner},
+    lifecycle::{readiness::Readiness, supervisor::Supervisor},
+    produce::{Ack, Batching, Error, Producer, Record, Topic, TopicLookup, TopicName},
+    telemetry::metrics::Metrics,
+};
+use rdkafka::{
+    message::{Header, OwnedHeaders},
+    producer::BaseRecord,
+};
+use std::{io, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+
+/// Log lines and statistics that may wait to be understood.
+const EVENT_QUEUE: usize = 1000;
+/// Pause between two questions about a topic that the broker is making.
+const AUTO_CREATE_POLL: Duration = Duration::from_millis(250);
+
+/// The one producer of the service, with all that keeps it connected.
+pub struct KafkaProducer {
+    pub(super) cluster: Arc<Cluster>,
+    topics: Arc<Topics>,
+    readiness: Arc<Readiness>,
+    partitioner: Partitioner,
+    auto_create_topics: bool,
+    _link: LinkHandle,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Producer(#[from] StartError),
+    #[error("no thread for the connection to Kafka: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl KafkaProducer {
+    /// Starts to connect in the background and returns at once.
+    pub fn start(
+        config: &Config,
+        readiness: Arc<Readiness>,
+        metrics: Arc<Metrics>,
+        supervisor: &mut Supervisor,
+    ) -> Result<Arc<Self>, Fault> {
+        let client_config = client::producer(&config.kafka, &config.limits)?;
+        let (events, received) = mpsc::channel(EVENT_QUEUE);
+        supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
+        let broker = if config.kafka.embedded { Broker::Mock } else { Broker::Kafka };
+        let cluster = Cluster::start(client_config, broker, events, supervisor.alarm())?;
+        let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
+        let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
+        let admin = Arc::new(Admin::new(&client::connection(&config.kafka)));
+        let read_configs = topic_config::read(Arc::clone(&admin), Arc::clone(&topics), to_describe);
+        supervisor.spawn("the reading of topic configurations", read_configs);
+        let link = Link {
+            cluster: Arc::clone(&cluster),
+            topics: Arc::clone(&topics),
+            readiness: Arc::clone(&readiness),
+            metrics,
+            alarm: supervisor.alarm(),
+            settings: LinkSettings {
+                topics: config.topics.distinct(),
+                create_topics: config.kafka.create_topics.then(|| create_topics(config, admin)),
+                base_delay: config.kafka.connect_base_delay,
+                retries: config.kafka.connect_retries,
+            },
+        };
+        Ok(Arc::new(Self {
+            cluster,
+            topics,
+            readiness,
+            partitioner: config.kafka.partitioner,
+            auto_create_topics: config.kafka.allow_auto_create_topics,
+            _link: link.start()?,
+        }))
+    }
+
+    /// Waits until every record has its delivery report. Blocks for up to `timeout`.
+    pub fn flush(&self, timeout: Duration) -> Result<(), rdkafka::error::KafkaError> {
+        self.cluster.flush(timeout)
+    }
+
+    fn partition(&self, topic: &Topic, record: &Record) -> Option<i32> {
+        record.partition.or_else(|| match self.partitioner {
+            Partitioner::Java => None,
+            Partitioner::Tenant => partitioner::tenant(record, topic.partitions),
+        })
+    }
+}
+
+/// For the link's thread: makes the configured topics and says in the log what came of it.
+fn create_topics(config: &Config, admin: Arc<Admin>) -> CreateTopics {
+    let topics = config.topics.distinct();
+    let (partitions, replication_factor) =
+        (config.kafka.topic_partitions, config.kafka.topic_replication_factor);
+    let runtime = tokio::runtime::Handle::current();
+    Box::new(move || match runtime.block_on(admin.create_topics(&topics, partitions, replication_factor)) {
+        Ok(created) => {
+            for (topic, created) in created {
+                match created {
+                    Ok(Created::New) => {
+                        tracing::info!(%topic, partitions, replication_factor, "topic created")
+                    }
+                    Ok(Created::Existed) => tracing::debug!(%topic, "topic exists already"),
+                    Err(reason) => tracing::error!(%topic, reason, "the topic cannot be created"),
+                }
+            }
+        }
+        Err(error) => tracing::error!(%error, "the configured topics cannot be created"),
+    })
+}
+
+impl Producer for KafkaProducer {
+    fn unavailable(&self) -> Option<Error> {
+        self.readiness.link_fault().map(|reason| Error::NotReady { reason: reason.to_string() })
+    }
+
+    fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>> {
+        self.topics.known(name)
+    }
+
+    fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
+        Box::pin(async move {
+            loop {
+                match self.topics.look_up(name).await {
+                    // the question itself has made the broker begin; the caller's deadline ends the wait
+                    Err(Error::UnknownTopic(_) | Error::BrokerUnavailable { .. })
+                        if self.auto_create_topics =>
+                    {
+                        tokio::time::sleep(AUTO_CREATE_POLL).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        })
+    }
+
+    fn enqueue(&self, topic: &Topic, record: &Record, batching: Batching, ack: Ack) {
+        let partition = self.partition(topic, record);
+        match batching {
+            Batching::Shared => send(&self.cluster.shared(), record, partition, ack),
+            Batching::Alone => match self.cluster.alone() {
+                Ok(producer) => send(&producer, record, partition, ack),
+                Err(fault) => ack.report(Err(Error::BrokerUnavailable { reason: fault.to_string() })),
+            },
+        }
+    }
+}
+
+fn send(producer: &PolledProducer, record: &Record, partition: Option<i32>, ack: Ack) {
+    let refused = producer.send(BaseRecord {
+        topic: record.topic.as_str(),
+        partition,
+        payload: record.value.as_deref(),
+        key: record.key.as_deref(),
+        timestamp: Some(record.timestamp),
+        headers: headers(record),
+        delivery_opaque: Box::new(ack),
+    });
+    if let Err((error, refused)) = refused {
+        let code = error.rdkafka_error_code();
+        refused.delivery_opaque.report(Err(code.map_or_else(
+            || Error::Internal(format!("librdkafka cannot take the record: {error}")),
+            |code| error::of_enqueue(code, &record.topic),
+        )));
+    }
+}
+
+fn headers(record: &Record) -> Option<OwnedHeaders> {
+    let mut headers: Option<OwnedHeaders> = None;
+    record.for_each_header(|key, value| {
+        let all = headers.take().unwrap_or_else(|| OwnedHeaders::new_with_capacity(record.headers.len() + 4));
+        headers = Some(all.insert(Header { key, value }));
+    });
+    headers
+}

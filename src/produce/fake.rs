@@ -1,0 +1,84 @@
+//! A producer that does what a test tells it to.
+
+use super::{Ack, Batching, Error, Producer, Record, Topic, TopicConfig, TopicLookup, TopicName, Written};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+/// What happens to the next record that is enqueued.
+pub enum Step {
+    Written,
+    Fails(Error),
+    /// No report until [`FakeProducer::release`].
+    Held,
+}
+
+/// Knows the topics it is given, three partitions each, and plays its steps; without one, a record is written.
+#[derive(Default)]
+pub struct FakeProducer {
+    pub unavailable: Mutex<Option<Error>>,
+    topics: Mutex<HashMap<TopicName, Arc<Topic>>>,
+    steps: Mutex<VecDeque<Step>>,
+    sent: Mutex<Vec<(Record, Batching)>>,
+    held: Mutex<Vec<Ack>>,
+}
+
+impl FakeProducer {
+    pub fn with_topics(names: &[&str]) -> Arc<Self> {
+        let fake = Arc::new(Self::default());
+        names.iter().for_each(|name| fake.add_topic(name, None));
+        fake
+    }
+
+    pub fn add_topic(&self, name: &str, config: Option<TopicConfig>) {
+        let name = TopicName::parse(name).unwrap();
+        let topic = Arc::new(Topic { name: name.clone(), partitions: 3, learned: Instant::now(), config });
+        self.topics.lock().unwrap().insert(name, topic);
+    }
+
+    pub fn then(&self, step: Step) -> &Self {
+        self.steps.lock().unwrap().push_back(step);
+        self
+    }
+
+    /// Every record that was enqueued, in order.
+    pub fn sent(&self) -> Vec<(Record, Batching)> {
+        self.sent.lock().unwrap().clone()
+    }
+
+    /// Forgets the acks that were held, as a producer does that is closed.
+    pub fn release(&self) {
+        self.held.lock().unwrap().clear();
+    }
+}
+
+impl Producer for FakeProducer {
+    fn unavailable(&self) -> Option<Error> {
+        self.unavailable.lock().unwrap().clone()
+    }
+
+    fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>> {
+        self.topics.lock().unwrap().get(name).cloned().map(Ok)
+    }
+
+    fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
+        let answer = self.known_topic(name).unwrap_or_else(|| Err(Error::UnknownTopic(name.clone())));
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn enqueue(&self, _topic: &Topic, record: &Record, batching: Batching, ack: Ack) {
+        let offset = self.sent.lock().unwrap().len();
+        self.sent.lock().unwrap().push((record.clone(), batching));
+        match self.steps.lock().unwrap().pop_front().unwrap_or(Step::Written) {
+            Step::Written => ack.report(Ok(Written {
+                partition: record.partition.unwrap_or(0),
+                offset: i64::try_from(offset).ok(),
+                append_time: None,
+            })),
+            Step::Fails(error) => ack.report(Err(error)),
+            Step::Held => self.held.lock().unwrap().push(ack),
+        }
+    }
+}
