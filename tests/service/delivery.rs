@@ -126,13 +126,22 @@ async fn the_service_goes_on_after_every_kind_of_refusal() {
 }
 
 #[tokio::test]
+async fn a_look_up_that_gives_no_answer_is_no_unknown_topic() {
+    let (mock, service) = start(&[]).await;
+    mock.create_topic("leaderless", 1);
+    mock.topic_error("leaderless", RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE);
+    let start = Instant::now();
+    let body = json!({"topic": "leaderless", "value": 1, "project": "p"}).to_string();
+    let answer = service.client().post("/produce", body).await;
+    assert!(start.elapsed() < ANSWER_LIMIT, "{:?}", start.elapsed());
+    certainly_not_written(&answer.problem(503, "broker_unavailable"), true);
+}
+
+#[tokio::test]
 async fn a_fatal_error_of_the_producer_is_named_and_outlived() {
     let mock = Mock::start(1);
     mock.create_topic(TOPIC, 1);
-    mock.request_errors(
-        RDKafkaApiKey::InitProducerId,
-        &[RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED],
-    );
+    mock.request_errors(RDKafkaApiKey::InitProducerId, &[RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED]);
     let service = Service::spawn(&[("KAFKA_BROKERS", mock.bootstrap()), DELIVERY_TIMEOUT]).await;
     let client = service.client();
     eventually("records are written by a new producer", Duration::from_secs(15), || async {
@@ -189,7 +198,8 @@ async fn what_does_not_fit_into_the_budget_is_refused_and_the_rest_is_written() 
     mock.round_trip_time(1, Duration::ZERO);
     client.post("/produce", body).await.written();
     eventually("the whole budget is free again", Duration::from_secs(5), || async {
-        let used = gauge(&client, "inlet_in_flight_bytes ").await + gauge(&client, "inlet_in_flight_records ").await;
+        let used =
+            gauge(&client, "inlet_in_flight_bytes ").await + gauge(&client, "inlet_in_flight_records ").await;
         (used == 0.0).then_some(())
     })
     .await;

@@ -25,11 +25,13 @@ fn text(line: &str) -> String {
 async fn the_three_printed_curl_lines_work() {
     let service = start().await;
     let logs = service.logs();
-    let lines: Vec<_> = logs.lines().map(text).filter_map(|line| Some(line[line.find("curl ")?..].to_owned())).collect();
+    let lines: Vec<_> =
+        logs.lines().map(text).filter_map(|line| Some(line[line.find("curl ")?..].to_owned())).collect();
     assert_eq!(lines.len(), 3, "{logs}");
     for line in lines {
         let output = Command::new("sh").args(["-c", &line.replacen("curl", "curl -sS", 1)]).output().unwrap();
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"));
+        let answer: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"));
         assert_eq!(answer["success"], true, "{line}: {answer}");
     }
 }

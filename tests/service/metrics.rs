@@ -67,7 +67,8 @@ async fn the_topics_beyond_the_limit_share_a_label() {
     let kafka = kafka_or_skip!();
     let service = Service::on(kafka, &[("METRICS_MAX_TOPICS", "1")]).await;
     let client = service.client();
-    let topics = [kafka.new_topic(1, &[]).await, kafka.new_topic(1, &[]).await, kafka.new_topic(1, &[]).await];
+    let topics =
+        [kafka.new_topic(1, &[]).await, kafka.new_topic(1, &[]).await, kafka.new_topic(1, &[]).await];
     for topic in &topics {
         client.post("/produce", body(topic)).await.written();
     }

@@ -45,10 +45,16 @@ fn without_varying(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(members) => {
             for (name, value) in members.iter_mut() {
-                *value = if VARYING.contains(&name.as_str()) { Value::Null } else { without_varying(value.take()) };
+                *value = if VARYING.contains(&name.as_str()) {
+                    Value::Null
+                } else {
+                    without_varying(value.take())
+                };
             }
         }
-        Value::Array(elements) => elements.iter_mut().for_each(|element| *element = without_varying(element.take())),
+        Value::Array(elements) => {
+            elements.iter_mut().for_each(|element| *element = without_varying(element.take()))
+        }
         _ => {}
     }
     answer

@@ -67,7 +67,8 @@ async fn an_empty_variable_counts_as_unset() {
 
 #[tokio::test]
 async fn an_unknown_name_that_begins_like_ours_is_warned_of() {
-    let service = Service::spawn(&[("KAFKA_LINGERS_MS", "5"), ("KAFKA_PORT_9092_TCP", "tcp://10.0.0.1:9092")]).await;
+    let service =
+        Service::spawn(&[("KAFKA_LINGERS_MS", "5"), ("KAFKA_PORT_9092_TCP", "tcp://10.0.0.1:9092")]).await;
     crate::support::eventually("a warning", Duration::from_secs(5), || async {
         service.logs().contains("KAFKA_LINGERS_MS").then_some(())
     })

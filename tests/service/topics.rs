@@ -52,6 +52,25 @@ async fn a_topic_that_is_made_a_moment_later_is_found() {
 }
 
 #[tokio::test]
+async fn a_topic_that_was_deleted_is_unknown_again_and_keeps_nobody_waiting() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(1, &[]).await;
+    let service = Service::on(kafka, &[("KAFKA_DELIVERY_TIMEOUT_MS", "4000")]).await;
+    let client = service.client();
+    client.post("/produce", body(&topic, 1)).await.written();
+    kafka.delete_topic(&topic).await;
+    eventually("the topic is unknown", Duration::from_secs(40), async || {
+        let asked = Instant::now();
+        let answer = client.post("/produce", body(&topic, 1)).await;
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert_eq!(answer.json()["outcome"], "not_written", "{answer:?}");
+        (answer.status == 404).then_some(())
+    })
+    .await;
+    assert!(!kafka.topic_exists(&topic));
+}
+
+#[tokio::test]
 async fn many_unknown_topics_do_not_hold_up_a_known_one() {
     let (kafka, service) = service_or_skip!();
     let topic = kafka.new_topic(1, &[]).await;
@@ -213,7 +232,8 @@ async fn a_record_without_a_key_is_refused_on_a_compacted_topic_and_harms_no_nei
     let topic = kafka.new_topic(1, &[("cleanup.policy", "compact")]).await;
     let service = Service::on(kafka, &[("KAFKA_LINGER_MS", "50")]).await;
     let client = service.client();
-    let keyed = |n: u32| json!({"topic": topic, "value": n, "project": "p", "key": n.to_string()}).to_string();
+    let keyed =
+        |n: u32| json!({"topic": topic, "value": n, "project": "p", "key": n.to_string()}).to_string();
     let bodies = (0..60).map(|n| if n % 3 == 0 { body(&topic, n) } else { keyed(n) });
     let statuses = post_all(&client, bodies).await;
     for (n, status) in statuses.into_iter().enumerate() {

@@ -3,9 +3,7 @@
 use super::{free_port, java, process::Process, unique};
 use rdkafka::{
     ClientConfig,
-    admin::{
-        AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
-    },
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
 };
@@ -176,15 +174,6 @@ impl Broker {
 
     pub async fn delete_topic(&self, topic: &str) {
         let results = self.admin().delete_topics(&[topic], &admin_options()).await.unwrap();
-        results.into_iter().next().unwrap().unwrap();
-    }
-
-    pub async fn alter_topic_config(&self, topic: &str, configs: &[(&str, &str)]) {
-        let alter =
-            configs.iter().fold(AlterConfig::new(ResourceSpecifier::Topic(topic)), |alter, (name, value)| {
-                alter.set(name, value)
-            });
-        let results = self.admin().alter_configs([&alter], &admin_options()).await.unwrap();
         results.into_iter().next().unwrap().unwrap();
     }
 
