@@ -9,6 +9,7 @@
 //! | [`cli`] | flags and subcommands | config |
 //! | [`config`] | settings; the only reader of the environment | nothing |
 //! | [`envelope`] | the native JSON bodies, turned into records; pure | produce |
+//! | [`health`] | the `health` subcommand, for container health checks | config |
 //! | [`http`] | routes, extractors, middleware, the listener | envelope, produce, lifecycle, config, telemetry |
 //! | [`kafka`] | the librdkafka adapter behind [`produce::Producer`] | produce, lifecycle, config, telemetry |
 //! | [`lifecycle`] | supervision, readiness, shutdown | config |
@@ -43,7 +44,7 @@ mod arrows {
     fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         BTreeMap::from([
             ("check", &["config", "kafka", "produce"][..]),
-            ("cli", &["produce"][..]),
+            ("cli", &["config", "produce"][..]),
             ("config", &["produce"][..]),
             ("envelope", &["produce"][..]),
             ("health", &["config"][..]),

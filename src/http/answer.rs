@@ -142,9 +142,9 @@ fn all_failed(verdicts: &[Verdict]) -> StatusCode {
 fn failure(verdicts: &[Verdict]) -> Option<Failure> {
     let errors = || verdicts.iter().filter_map(|verdict| verdict.as_ref().err());
     // tracing orders levels by verbosity: the gravest is the least
-    let gravest = errors().min_by_key(|error| level_of(produce_status(error)))?;
+    let gravest = errors().min_by_key(|error| level_of(error))?;
     Some(Failure {
-        level: level_of(produce_status(gravest)),
+        level: level_of(gravest),
         error: gravest.tag(),
         topic: topic_of(gravest).cloned(),
         detail: format!("{} of {} records; {gravest}", errors().count(), verdicts.len()),

@@ -149,6 +149,25 @@ impl ApiError {
             .collect()
     }
 
+    /// How loud the log is about it.
+    fn level(&self) -> Level {
+        match self {
+            Self::Produce(error) => level_of(error),
+            Self::Internal(_) => Level::ERROR,
+            // a client's fault is of no consequence here
+            Self::Envelope(_)
+            | Self::Batch(_)
+            | Self::TooManyRecords { .. }
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::ForeignOrigin
+            | Self::RequestTimeout { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::UnsupportedMediaType(_)
+            | Self::UnreadableBody(_) => Level::DEBUG,
+        }
+    }
+
     fn topic(&self) -> Option<&TopicName> {
         if let Self::Produce(error) = self { topic_of(error) } else { None }
     }
@@ -183,7 +202,7 @@ impl IntoResponse for ApiError {
         let mut response = (status, content_type, body).into_response();
         set_retry_after(&mut response);
         response.extensions_mut().insert(Failure {
-            level: level_of(status),
+            level: self.level(),
             error,
             topic: self.topic().cloned(),
             detail: self.to_string(),
@@ -245,12 +264,28 @@ pub fn topic_of(error: &produce::Error) -> Option<&TopicName> {
     }
 }
 
-/// A client's fault is of no consequence here; an outage is somebody's; a bug needs a person.
-pub fn level_of(status: StatusCode) -> Level {
-    match status {
-        StatusCode::INTERNAL_SERVER_ERROR => Level::ERROR,
-        status if status.is_server_error() => Level::WARN,
-        _ => Level::DEBUG,
+/// How loud the log is about a produce error: a client's fault is of no consequence here, an outage is somebody's,
+/// a bug needs a person.
+pub fn level_of(error: &produce::Error) -> Level {
+    use produce::Error as E;
+    match error {
+        E::Internal(_) => Level::ERROR,
+        E::NeighbourRejected
+        | E::BrokerUnavailable { .. }
+        | E::DeliveryTimeout { .. }
+        | E::AcknowledgementLost { .. } => Level::WARN,
+        // these would come with every request for as long as the state lasts: the link's own lines, the line once
+        // a minute about a missing topic and the metrics tell of it
+        E::NotReady { .. } | E::Overloaded { .. } | E::TopicMissing(_) => Level::DEBUG,
+        E::UnknownTopic(_)
+        | E::InvalidPartition { .. }
+        | E::KeyRequired(_)
+        | E::TimestampOutOfRange { .. }
+        | E::RecordTooLarge { .. }
+        | E::BatchRefusedAsTooLarge
+        | E::Rejected { .. }
+        | E::Unauthorized(_)
+        | E::BatchTooLarge { .. } => Level::DEBUG,
     }
 }
 

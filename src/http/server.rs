@@ -113,3 +113,158 @@ async fn drain(graceful: GracefulShutdown, mut connections: JoinSet<()>, limit: 
     tracing::warn!(connections = cut_off, "connections were cut off: their requests did not finish in time");
     cut_off
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::App;
+    use std::time::Instant;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::oneshot,
+    };
+
+    const SHORT: Duration = Duration::from_millis(200);
+    const BODY: &str = r#"{"project":"p","value":1}"#;
+
+    struct Running {
+        address: std::net::SocketAddr,
+        stop: oneshot::Sender<()>,
+        ended: JoinSet<usize>,
+    }
+
+    async fn start(change: impl FnOnce(&mut Server)) -> Running {
+        start_app(App::with(|parts| parts.http.body_timeout = SHORT), change).await
+    }
+
+    async fn start_app(app: App, change: impl FnOnce(&mut Server)) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings =
+            config::Http { header_timeout: SHORT, shutdown_timeout: SHORT, ..config::Http::default() };
+        let mut server = Server {
+            listener,
+            router: app.router.clone(),
+            settings,
+            max_connections: 10,
+            metrics: app.state.metrics.clone(),
+        };
+        change(&mut server);
+        let (stop, stopped) = oneshot::channel();
+        let mut ended = JoinSet::new();
+        ended.spawn(server.run(async move {
+            let _ = stopped.await;
+        }));
+        Running { address, stop, ended }
+    }
+
+    impl Running {
+        async fn connect(&self, sent: &str) -> TcpStream {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            stream
+        }
+
+        /// The number of connections that were cut off.
+        async fn stop(mut self) -> usize {
+            self.stop.send(()).unwrap();
+            self.ended.join_next().await.unwrap().unwrap()
+        }
+    }
+
+    /// Everything until the server closes, which it must do within 3 s.
+    async fn read_to_end(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        timeout(Duration::from_secs(3), stream.read_to_string(&mut text)).await.unwrap().unwrap();
+        text
+    }
+
+    fn post(extra: &str, body: &str) -> String {
+        format!("POST /logs HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{extra}\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered_over_tcp() {
+        let running = start(|_| {}).await;
+        let stream = running.connect(&post("Connection: close\r\n", BODY)).await;
+        assert!(read_to_end(stream).await.starts_with("HTTP/1.1 202 Accepted\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_stalled_head_is_closed_in_time() {
+        let running = start(|_| {}).await;
+        let stream = running.connect("POST /logs HTTP/1.1\r\nHost:").await;
+        assert_eq!(read_to_end(stream).await, "");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_in_time() {
+        let running = start(|_| {}).await;
+        let stream = running.connect(&post("", BODY)).await;
+        assert!(read_to_end(stream).await.starts_with("HTTP/1.1 202"));
+    }
+
+    #[tokio::test]
+    async fn a_stalled_body_is_408_and_the_end_of_the_connection() {
+        let running = start(|_| {}).await;
+        let stream = running.connect("POST /logs HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{").await;
+        let answer = read_to_end(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+        assert!(answer.contains("connection: close") && answer.contains("request_timeout"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_a_huge_body_can_read_why_it_is_refused() {
+        let running = start(|_| {}).await;
+        let stream = running.connect(&post("", &" ".repeat(4 << 20))).await;
+        let answer = read_to_end(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        assert!(answer.contains("connection: close") && answer.contains("1024"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn after_a_small_refused_body_the_connection_lives_on() {
+        let running = start(|_| {}).await;
+        let unknown = post("", BODY).replace("/logs", "/none");
+        let stream = running.connect(&format!("{unknown}{}", post("Connection: close\r\n", BODY))).await;
+        let answers = read_to_end(stream).await;
+        assert!(answers.starts_with("HTTP/1.1 404") && answers.contains("HTTP/1.1 202"), "{answers}");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_100_continue_reads_the_refusal_instead() {
+        let running = start(|_| {}).await;
+        let head = "POST /logs HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9999\r\n\r\n";
+        assert!(read_to_end(running.connect(head).await).await.starts_with("HTTP/1.1 413"));
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_their_turn() {
+        let running = start(|server| server.max_connections = 1).await;
+        let first = running.connect("").await;
+        let second = running.connect(&post("Connection: close\r\n", BODY)).await;
+        drop(first);
+        assert!(read_to_end(second).await.starts_with("HTTP/1.1 202"));
+    }
+
+    #[tokio::test]
+    async fn idle_connections_end_at_once_when_the_service_stops() {
+        let running = start(|server| server.settings.header_timeout = Duration::from_secs(60)).await;
+        let mut idle = running.connect(&post("", BODY)).await;
+        let mut answer = [0; 12];
+        idle.read_exact(&mut answer).await.unwrap();
+        let reader = async { read_to_end(idle).await };
+        assert_eq!(tokio::join!(running.stop(), reader).0, 0);
+    }
+
+    #[tokio::test]
+    async fn a_half_sent_request_is_cut_off_at_the_drains_end() {
+        let running = start_app(App::new(), |_| {}).await;
+        let stream = running.connect("POST /logs HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{").await;
+        sleep(Duration::from_millis(50)).await;
+        let started = Instant::now();
+        assert_eq!(running.stop().await, 1);
+        assert!(started.elapsed() < Duration::from_secs(2));
+        drop(stream);
+    }
+}

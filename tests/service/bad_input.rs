@@ -176,7 +176,7 @@ async fn unknown_content_types_and_encodings_are_refused() {
         refused(&client.post_as(content_type, "/logs", body).await, 415, "unsupported_media_type");
     }
     refused(&client.post_as("application/x-ndjson", "/logs", body).await, 415, "unsupported_media_type");
-    for encoding in ["br", "deflate", "zstd", "gzip, gzip", "nonsense"] {
+    for encoding in ["br", "zstd", "gzip, gzip", "nonsense"] {
         let headers = [("content-type", "application/json"), ("content-encoding", encoding)];
         let answer = client.send("POST", "/logs", &headers, body).await;
         refused(&answer, 415, "unsupported_media_type");

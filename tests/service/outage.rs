@@ -92,7 +92,12 @@ async fn a_kafka_that_appears_later_is_found() {
         return;
     }
     let kafka = Broker::prepare(&[]);
-    let service = Service::spawn(&[("KAFKA_BROKERS", &kafka.bootstrap()), DELIVERY_TIMEOUT]).await;
+    let service = Service::spawn(&[
+        ("KAFKA_BROKERS", &kafka.bootstrap()),
+        ("KAFKA_CREATE_TOPICS", "true"),
+        DELIVERY_TIMEOUT,
+    ])
+    .await;
     let client = service.client();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(12) {

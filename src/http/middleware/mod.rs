@@ -1,5 +1,5 @@
-//! What every request passes, outermost first. One function instead of a layer each, because every layer costs
-//! every request a boxed future:
+//! What every request passes, outermost first. One function does most of it, because every layer costs every
+//! request a boxed future:
 //!
 //! 1. the request's id and trace; metrics; one line of log a request, one more a failure
 //! 2. `Connection: close` while the service drains
@@ -21,12 +21,9 @@ use axum::{
 use http::{HeaderValue, Method, header};
 use std::{
     any::Any,
-    future::{Future, poll_fn},
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    task::Poll,
     time::{Duration, Instant},
 };
+use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Level;
 
 /// The `route` label of requests that no route takes.
@@ -34,7 +31,8 @@ const UNMATCHED: &str = "unmatched";
 
 /// Wraps every route and the fallbacks that `router` has so far.
 pub fn wrap(router: Router<AppState>, state: AppState) -> Router<AppState> {
-    router.layer(from_fn_with_state(state, observe))
+    // axum applies the last layer first
+    router.layer(CatchPanicLayer::custom(panic_answer)).layer(from_fn_with_state(state, observe))
 }
 
 async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
@@ -45,7 +43,7 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
     let matched = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(context);
 
-    let mut response = catch_panic(next.run(request)).await;
+    let mut response = next.run(request).await;
 
     let route = matched.as_ref().map_or(UNMATCHED, |path| route_label(path.as_str()));
     let duration = started.elapsed();
@@ -110,17 +108,59 @@ fn text(id: &HeaderValue) -> &str {
 }
 
 /// A bug in a handler costs its own request only.
-async fn catch_panic(answer: impl Future<Output = Response>) -> Response {
-    let mut answer = pin!(answer);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
-        Ok(poll) => poll,
-        Err(panic) => Poll::Ready(ApiError::Internal(panic_text(&*panic)).into_response()),
-    })
-    .await
+fn panic_answer(panic: Box<dyn Any + Send>) -> Response {
+    ApiError::Internal(panic_text(&*panic)).into_response()
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("no text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{App, request};
+    use axum::body::Body;
+
+    #[tokio::test]
+    async fn the_request_id_is_returned_or_made() {
+        let app = App::new();
+        let answer = app.post_with("/nothing", &[("x-request-id", "abc")], "").await;
+        assert_eq!(answer.header("x-request-id"), Some("abc"));
+        assert_eq!(app.get("/health").await.header("x-request-id").map(str::len), Some(32));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_500_and_says_nothing() {
+        let app = App::new();
+        *app.producer.panics.lock().unwrap() = true;
+        let answer = app.post("/logs", r#"{"project":"p","value":1}"#).await;
+        assert_eq!(answer.error(), (500, "internal".into()));
+        assert!(!answer.text().contains("scripted"));
+        assert!(answer.header("x-request-id").is_some());
+    }
+
+    #[tokio::test]
+    async fn answers_close_the_connection_while_the_service_drains() {
+        let app = App::new();
+        assert_eq!(app.get("/health").await.header("connection"), None);
+        app.readiness.start_draining();
+        assert_eq!(app.get("/health").await.header("connection"), Some("close"));
+    }
+
+    #[tokio::test]
+    async fn a_head_request_is_answered_as_a_get_without_a_body() {
+        let app = App::new();
+        for path in ["/", "/health", "/ready/", "/metrics", "/openapi.json", "/docs"] {
+            let answer = app.send(request(Method::HEAD, path, &[], Body::empty())).await;
+            assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
+        }
+    }
+
+    #[test]
+    fn methods_are_a_closed_set() {
+        assert_eq!(method_label(&Method::from_bytes(b"BREW").unwrap()), "other");
+    }
 }

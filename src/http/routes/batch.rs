@@ -12,7 +12,8 @@ use axum::{extract::State, response::Response};
 
 /// Writes many records. What is wrong with the bodies refuses them all; what Kafka decides is a result a record.
 #[utoipa::path(
-    post, path = "/produce/batch", tag = "produce",
+    post, path = "/produce/batch",
+    operation_id = "produce_batch", tag = "produce",
     request_body(
         description = "A JSON array, or one JSON object a line",
         content((Vec<NamedRecord> = "application/json"), (NamedRecord = "application/x-ndjson"))
@@ -33,4 +34,115 @@ pub async fn many(
     // the body's share of the budget stays reserved: the records hold its bytes until Kafka has answered
     let verdicts = state.pipeline.submit(&records, deadline).await?;
     Ok(answer::many(&verdicts))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        http::testing::{Answer, App, Scripted},
+        produce::Error,
+    };
+    use serde_json::json;
+
+    const NDJSON: [(&str, &str); 1] = [("content-type", "application/x-ndjson")];
+
+    fn record(topic: &str) -> String {
+        format!(r#"{{"topic":"{topic}","project":"p","value":1}}"#)
+    }
+
+    async fn post(app: &App, topics: &[&str]) -> Answer {
+        let records: Vec<String> = topics.iter().map(|topic| record(topic)).collect();
+        app.post("/produce/batch", format!("[{}]", records.join(","))).await
+    }
+
+    #[tokio::test]
+    async fn all_written_is_202_with_a_result_a_record_in_order() {
+        let answer = post(&App::new(), &["orders", "rtmh.logs"]).await;
+        assert_eq!(answer.status, 202);
+        let answer = answer.json();
+        assert_eq!((&answer["success"], &answer["messages_sent"]), (&json!(true), &json!(2)));
+        assert_eq!(answer["results"][1]["topic"], "rtmh.logs");
+        assert_eq!(answer["results"][1]["ok"], true);
+    }
+
+    #[tokio::test]
+    async fn ndjson_is_one_record_a_line() {
+        let app = App::new();
+        let body = format!("{}\n\n{}\n", record("orders"), record("orders"));
+        let answer = app.post_with("/produce/batch", &NDJSON, body).await;
+        assert_eq!((answer.status, app.records_sent()), (202, 2));
+    }
+
+    #[tokio::test]
+    async fn an_empty_batch_is_202_with_nothing() {
+        let app = App::new();
+        let nothing = json!({"success": true, "messages_sent": 0, "results": []});
+        let answer = app.post("/produce/batch", "[]").await;
+        assert_eq!((answer.status, answer.json()), (202, nothing.clone()));
+        let answer = app.post_with("/produce/batch", &NDJSON, "").await;
+        assert_eq!((answer.status, answer.json()), (202, nothing));
+    }
+
+    #[tokio::test]
+    async fn one_faulty_body_refuses_them_all() {
+        let app = App::new();
+        let body =
+            format!(r#"[{},{{"topic":"orders","value":1}},{{"project":"p","value":1}}]"#, record("orders"));
+        let answer = app.post("/produce/batch", body).await;
+        assert_eq!(answer.error(), (400, "missing_project".into()));
+        let problem = answer.json();
+        let errors = problem["errors"].as_array().unwrap();
+        assert_eq!((&errors[0]["index"], &errors[0]["error"]), (&json!(1), &json!("missing_project")));
+        assert_eq!((&errors[1]["index"], &errors[1]["error"]), (&json!(2), &json!("missing_topic")));
+        assert_eq!(app.records_sent(), 0);
+    }
+
+    #[tokio::test]
+    async fn too_many_records_are_413_with_the_limit() {
+        let answer = post(&App::new(), &["orders"; 4]).await;
+        assert_eq!(answer.error(), (413, "body_too_large".into()));
+        assert!(answer.text().contains("at most 3 records"), "{}", answer.text());
+    }
+
+    #[tokio::test]
+    async fn some_written_is_207() {
+        let answer = post(&App::new(), &["orders", "none"]).await;
+        assert_eq!(answer.status, 207);
+        let answer = answer.json();
+        assert_eq!((&answer["success"], &answer["messages_sent"]), (&json!(false), &json!(1)));
+        let failed = json!({
+            "success": false, "outcome": "not_written", "error": "unknown_topic",
+            "detail": "topic 'none' does not exist; create it, or check the spelling", "retriable": false
+        });
+        assert_eq!(answer["results"][1], failed);
+    }
+
+    #[tokio::test]
+    async fn none_written_has_the_status_that_the_failures_share() {
+        let answer = post(&App::new(), &["none", "nor-this"]).await;
+        assert_eq!(answer.status, 404);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.json()["messages_sent"], 0);
+    }
+
+    #[tokio::test]
+    async fn failures_of_different_kinds_have_the_status_of_the_gravest_question() {
+        let rejected = || Error::Rejected { reason: "why".into() };
+        let unavailable = || Error::BrokerUnavailable { reason: "why".into() };
+        let lost = || Error::AcknowledgementLost { reason: "why".into() };
+        for (failure, status) in [(rejected(), 400), (unavailable(), 503), (lost(), 504)] {
+            let app = App::new();
+            app.script([Scripted::Report(Err(failure))]);
+            let answer = post(&app, &["orders", "none"]).await;
+            assert_eq!(answer.status, status);
+            assert_eq!(answer.header("retry-after"), (status == 503).then_some("1"));
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_connection_the_whole_batch_is_a_problem() {
+        let app = App::new();
+        *app.producer.unavailable.lock().unwrap() = Some(Error::NotReady { reason: "no broker".into() });
+        assert_eq!(post(&app, &["orders"]).await.error(), (503, "not_ready".into()));
+    }
 }

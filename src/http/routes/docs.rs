@@ -23,7 +23,8 @@ static SWAGGER_UI: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
 
 /// The OpenAPI 3.1 description of everything that is served.
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "service",
+    get, path = "/openapi.json",
+    operation_id = "openapi", tag = "service",
     responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"))
 )]
 pub async fn openapi() -> Result<Response, ApiError> {
@@ -33,7 +34,8 @@ pub async fn openapi() -> Result<Response, ApiError> {
 
 /// A page to read and try the API.
 #[utoipa::path(
-    get, path = "/docs", tag = "service",
+    get, path = "/docs",
+    operation_id = "docs", tag = "service",
     responses((status = 200, description = "HTML", body = String, content_type = "text/html"))
 )]
 pub async fn page() -> Result<Response, ApiError> {

@@ -14,7 +14,8 @@ use axum::{extract::State, response::Response};
 
 /// Writes one record to `LOG_TOPIC`.
 #[utoipa::path(
-    post, path = "/logs", tag = "produce",
+    post, path = "/logs",
+    operation_id = "produce_log", tag = "produce",
     request_body(content = RecordEnvelope, description = "Read as JSON whatever common content type it has"),
     responses((status = 202, description = "The record is in Kafka", body = Sent), ProduceFailures)
 )]
@@ -28,7 +29,8 @@ pub async fn logs(
 
 /// Writes one record to `METRICS_TOPIC`.
 #[utoipa::path(
-    post, path = "/metrics", tag = "produce",
+    post, path = "/metrics",
+    operation_id = "produce_metric", tag = "produce",
     request_body(content = RecordEnvelope, description = "Read as JSON whatever common content type it has"),
     responses((status = 202, description = "The record is in Kafka", body = Sent), ProduceFailures)
 )]
@@ -42,7 +44,8 @@ pub async fn metrics(
 
 /// Writes one record to `EVENTS_TOPIC`.
 #[utoipa::path(
-    post, path = "/events", tag = "produce",
+    post, path = "/events",
+    operation_id = "produce_event", tag = "produce",
     request_body(content = RecordEnvelope, description = "Read as JSON whatever common content type it has"),
     responses((status = 202, description = "The record is in Kafka", body = Sent), ProduceFailures)
 )]
@@ -68,5 +71,42 @@ async fn send_to(
             Err(produce::Error::TopicMissing(missing).into())
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{http::testing::App, produce::TopicName};
+
+    const RECORD: &str = r#"{"project":"p","value":{"a":1},"topic":"ignored","partition":99}"#;
+
+    #[tokio::test]
+    async fn each_route_writes_to_its_own_topic() {
+        let app = App::new();
+        for (route, topic) in
+            [("/logs", "rtmh.logs"), ("/metrics/", "rtmh.metrics"), ("/events", "rtmh.events")]
+        {
+            let answer = app.post(route, RECORD).await;
+            assert_eq!((answer.status, answer.json()["topic"].as_str()), (202, Some(topic)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_configured_topic_is_the_operators_fault() {
+        let app = App::with(|parts| parts.topics.logs = TopicName::parse("none").unwrap());
+        let answer = app.post("/logs", RECORD).await;
+        assert_eq!(answer.error(), (503, "topic_missing".into()));
+        assert!(answer.text().contains("KAFKA_CREATE_TOPICS"), "{}", answer.text());
+        assert_eq!(app.post("/events", RECORD).await.status, 202);
+    }
+
+    #[tokio::test]
+    async fn records_carry_the_trace_of_the_request() {
+        let app = App::new();
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        app.post_with("/logs", &[("traceparent", traceparent)], RECORD).await;
+        let sent = app.producer.sent.lock().unwrap();
+        assert_eq!(sent[0].automatic.trace_id.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(sent[0].automatic.traceparent.as_deref(), Some(traceparent));
     }
 }

@@ -30,7 +30,8 @@ pub struct KafkaHealth {
 }
 
 /// Liveness: 200 while the process serves, whatever Kafka does.
-#[utoipa::path(get, path = "/health", tag = "probes", responses((status = 200, description = "The process serves", body = Health)))]
+#[utoipa::path(get, path = "/health",
+    operation_id = "health", tag = "probes", responses((status = 200, description = "The process serves", body = Health)))]
 pub async fn service(State(state): State<AppState>) -> Json<Health> {
     Json(Health {
         status: "healthy",
@@ -41,7 +42,8 @@ pub async fn service(State(state): State<AppState>) -> Json<Health> {
 
 /// Whether Kafka answers.
 #[utoipa::path(
-    get, path = "/health/kafka", tag = "probes",
+    get, path = "/health/kafka",
+    operation_id = "kafka_health", tag = "probes",
     responses(
         (status = 200, description = "Kafka answers", body = KafkaHealth),
         (status = 503, description = "Kafka does not answer", body = KafkaHealth),

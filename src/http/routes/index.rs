@@ -57,7 +57,8 @@ const INDEX: Index = Index {
 };
 
 /// What this service is and where its endpoints are.
-#[utoipa::path(get, path = "/", tag = "service", responses((status = 200, description = "The endpoints", body = Index)))]
+#[utoipa::path(get, path = "/",
+    operation_id = "index", tag = "service", responses((status = 200, description = "The endpoints", body = Index)))]
 pub async fn show() -> Json<Index> {
     Json(INDEX)
 }

@@ -12,7 +12,8 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
 
 /// The service's metrics in Prometheus' text format.
 #[utoipa::path(
-    get, path = "/metrics", tag = "service",
+    get, path = "/metrics",
+    operation_id = "metrics", tag = "service",
     responses((status = 200, description = "Prometheus text format, version 0.0.4", body = String, content_type = "text/plain"))
 )]
 pub async fn show(State(state): State<AppState>) -> Result<Response, ApiError> {

@@ -13,7 +13,8 @@ use axum::{extract::State, response::Response};
 
 /// Writes one record to the topic that the body names.
 #[utoipa::path(
-    post, path = "/produce", tag = "produce",
+    post, path = "/produce",
+    operation_id = "produce", tag = "produce",
     request_body(content = NamedRecord, description = "Read as JSON whatever common content type it has"),
     responses((status = 202, description = "The record is in Kafka", body = Sent), ProduceFailures)
 )]
@@ -39,4 +40,186 @@ pub(super) async fn send(
     let verdicts = state.pipeline.submit(std::slice::from_ref(&record), deadline).await?;
     let verdict = verdicts.into_iter().next();
     Ok(verdict.unwrap_or_else(|| Err(produce::Error::Internal("a record without a verdict".into())))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        http::testing::{App, Scripted},
+        produce::Error,
+    };
+    use axum::body::Body;
+    use futures_util::stream;
+
+    const RECORD: &str = r#"{"topic":"orders","project":"p","value":{"a":1},"timestamp":1795228481123}"#;
+
+    #[tokio::test]
+    async fn a_written_record_is_202_with_where_it_is() {
+        let answer = App::new().post("/produce", RECORD).await;
+        assert_eq!(answer.status, 202);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(
+            answer.text(),
+            concat!(
+                r#"{"ok":true,"success":true,"message":"Message sent successfully","topic":"orders","#,
+                r#""partition":0,"offset":0,"timestamp":"2026-11-21T02:34:41.123Z"}"#
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn one_trailing_slash_is_accepted_and_no_second_one() {
+        let app = App::new();
+        assert_eq!(app.post("/produce/", RECORD).await.status, 202);
+        assert_eq!(app.post("/produce//", RECORD).await.error(), (404, "not_found".into()));
+        assert_eq!(app.post("/Produce", RECORD).await.error(), (404, "not_found".into()));
+    }
+
+    #[tokio::test]
+    async fn every_fault_of_a_body_is_400_and_nothing_is_written() {
+        let app = App::new();
+        for (body, error) in [
+            (r#"{"topic":"orders""#, "invalid_json"),
+            ("[]", "invalid_body"),
+            (r#"{"topic":"orders","project":"p"}"#, "missing_value"),
+            (r#"{"topic":"orders","value":1}"#, "missing_project"),
+            (r#"{"project":"p","value":1}"#, "missing_topic"),
+            (r#"{"topic":"a b","project":"p","value":1}"#, "invalid_topic"),
+            (r#"{"topic":"orders","partition":-2,"project":"p","value":1}"#, "invalid_partition"),
+            (r#"{"topic":"orders","partition":3,"project":"p","value":1}"#, "invalid_partition"),
+            (r#"{"topic":"orders","key":1,"project":"p","value":1}"#, "invalid_key"),
+            (r#"{"topic":"orders","headers":{"a":1},"project":"p","value":1}"#, "invalid_header"),
+            (r#"{"topic":"orders","timestamp":"now","project":"p","value":1}"#, "invalid_timestamp"),
+        ] {
+            assert_eq!(app.post("/produce", body).await.error(), (400, error.into()), "{body}");
+        }
+        assert_eq!(app.records_sent(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_topic_is_404_and_says_what_to_do() {
+        let answer = App::new().post("/produce", RECORD.replace("orders", "none")).await;
+        assert_eq!(
+            answer.text(),
+            concat!(
+                r#"{"type":"urn:kafka-inlet:error:unknown_topic","title":"Unknown topic","status":404,"#,
+                r#""detail":"topic 'none' does not exist; create it, or check the spelling","#,
+                r#""error":"unknown_topic","outcome":"not_written","retriable":false}"#
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn a_record_above_the_topics_limit_is_413_with_the_limit() {
+        let body = format!(r#"{{"topic":"orders","project":"p","value":"{}"}}"#, "x".repeat(900));
+        let answer = App::new().post("/produce", body).await;
+        assert_eq!(answer.error(), (413, "record_too_large".into()));
+        assert!(answer.text().contains("at most 900"), "{}", answer.text());
+    }
+
+    #[tokio::test]
+    async fn each_verdict_of_kafka_has_its_status() {
+        let topic = || crate::produce::TopicName::parse("orders").unwrap();
+        let reason = || "why".to_owned();
+        for (verdict, status, error, outcome, retriable) in [
+            (Error::Unauthorized(topic()), 403, "kafka_unauthorized", "not_written", false),
+            (Error::Rejected { reason: reason() }, 400, "record_rejected", "not_written", false),
+            (Error::KeyRequired(topic()), 400, "invalid_key", "not_written", false),
+            (Error::BrokerUnavailable { reason: reason() }, 503, "broker_unavailable", "not_written", true),
+            (Error::AcknowledgementLost { reason: reason() }, 504, "delivery_timeout", "unknown", true),
+            (Error::Internal("secret".into()), 500, "internal", "unknown", true),
+        ] {
+            let app = App::new();
+            app.script([Scripted::Report(Err(verdict))]);
+            let answer = app.post("/produce", RECORD).await;
+            assert_eq!(answer.error(), (status, error.into()));
+            let problem = answer.json();
+            assert_eq!(
+                (problem["outcome"].as_str(), problem["retriable"].as_bool()),
+                (Some(outcome), Some(retriable))
+            );
+            assert_eq!(answer.header("retry-after"), (status == 503).then_some("1"));
+            assert!(!answer.text().contains("secret"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_without_a_report_is_504_at_the_deadline() {
+        let app = App::new();
+        app.script([Scripted::Silence]);
+        let answer = app.post("/produce", RECORD).await;
+        assert_eq!(answer.error(), (504, "delivery_timeout".into()));
+        assert_eq!(answer.json()["outcome"], "unknown");
+    }
+
+    #[tokio::test]
+    async fn a_bad_request_is_400_even_while_kafka_is_down() {
+        let app = App::new();
+        *app.producer.unavailable.lock().unwrap() = Some(Error::NotReady { reason: "no broker".into() });
+        assert_eq!(app.post("/produce", "{}").await.status, 400);
+        let answer = app.post("/produce", RECORD).await;
+        assert_eq!(answer.error(), (503, "not_ready".into()));
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+
+    #[tokio::test]
+    async fn a_body_above_the_limit_is_413_declared_or_chunked() {
+        let app = App::new();
+        let long = || vec![b' '; 1025];
+        let chunks = stream::iter(long()).map(|byte| Ok::<_, std::convert::Infallible>(vec![byte]));
+        for body in [Body::from(long()), Body::from_stream(chunks)] {
+            let answer = app.post("/produce", body).await;
+            assert_eq!(answer.error(), (413, "body_too_large".into()));
+            assert!(answer.text().contains("1024"), "{}", answer.text());
+        }
+    }
+
+    use futures_util::StreamExt;
+
+    #[tokio::test]
+    async fn a_spent_budget_is_503_before_the_body_is_read() {
+        let app = App::new();
+        let mut permit = app.state.budget().permit();
+        assert!(permit.grow(app.state.budget().limit()));
+        let answer = app.post("/produce", RECORD).await;
+        assert_eq!(answer.error(), (503, "overloaded".into()));
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        drop(permit);
+        assert_eq!(app.post("/produce", RECORD).await.status, 202);
+        assert_eq!(app.state.budget().used(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_json_is_415() {
+        let app = App::new();
+        for (header, value) in [
+            ("content-type", "application/xml"),
+            ("content-type", "application/json; charset=latin1"),
+            ("content-type", "application/x-ndjson"),
+            ("content-encoding", "br"),
+        ] {
+            let answer = app.post_with("/produce", &[(header, value)], RECORD).await;
+            assert_eq!(answer.error(), (415, "unsupported_media_type".into()), "{value}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_web_page_of_another_origin_is_403() {
+        let app = App::new();
+        let from = |origin| [("host", "localhost:4000"), ("origin", origin)];
+        let answer = app.post_with("/produce", &from("http://evil.example"), RECORD).await;
+        assert_eq!(answer.error(), (403, "foreign_origin".into()));
+        assert_eq!(app.post_with("/produce", &from("http://localhost:4000"), RECORD).await.status, 202);
+    }
+
+    #[tokio::test]
+    async fn another_method_is_405_with_those_allowed() {
+        let app = App::new();
+        let answer = app.get("/produce").await;
+        assert_eq!(answer.error(), (405, "method_not_allowed".into()));
+        assert_eq!(answer.header("allow"), Some("POST"));
+        let answer = app.post("/health", RECORD).await;
+        assert_eq!(answer.error(), (405, "method_not_allowed".into()));
+        assert_eq!(answer.header("allow"), Some("GET,HEAD"));
+    }
 }

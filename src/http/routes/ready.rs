@@ -27,7 +27,8 @@ pub struct Ready {
 
 /// Readiness: 503 while Kafka does not answer and while the service shuts down.
 #[utoipa::path(
-    get, path = "/ready", tag = "probes",
+    get, path = "/ready",
+    operation_id = "ready", tag = "probes",
     responses(
         (status = 200, description = "Send traffic", body = Ready),
         (status = 503, description = "Send none", body = Ready, example = json!({"ready": false, "reason": "shutting down"})),
