@@ -12,8 +12,17 @@ mod support;
 
 mod bad_input;
 mod batch;
+mod delivery;
+mod embedded;
 mod endpoints;
 mod harness;
+mod load;
+mod metrics;
 mod outage;
+mod partitioner;
+mod readme;
 mod records;
+mod security;
+mod settings;
 mod shutdown;
+mod topics;

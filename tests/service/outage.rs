@@ -6,6 +6,7 @@ use crate::support::{
     broker::{self, Broker},
     consumer, eventually,
     load::Load,
+    mock::Mock,
     silent,
 };
 use serde_json::json;
@@ -114,6 +115,33 @@ async fn a_kafka_that_appears_later_is_found() {
     .await;
     let errors = service.logs().lines().filter(|line| line.contains("ERROR")).count();
     assert_eq!(errors, 0, "an absent Kafka is no error of the service:\n{}", service.logs());
+}
+
+#[tokio::test]
+async fn one_broker_of_two_that_is_down_is_no_outage() {
+    let mock = Mock::start(2);
+    mock.create_topic("topic", 2);
+    let service = Service::ready(&[("KAFKA_BROKERS", mock.bootstrap()), DELIVERY_TIMEOUT]).await;
+    let client = service.client();
+    let post = async |partition: i32| {
+        let body = json!({"topic": "topic", "value": 1, "project": "p", "partition": partition});
+        let asked = Instant::now();
+        let answer = client.post("/produce", body.to_string()).await;
+        assert!(asked.elapsed() < ANSWER_LIMIT, "{:?}", asked.elapsed());
+        answer.status
+    };
+    assert_eq!([post(0).await, post(1).await], [202, 202]);
+    mock.broker_down(2);
+    let mut statuses = [post(0).await, post(1).await];
+    statuses.sort_unstable();
+    assert_eq!(statuses[0], 202, "the other broker's partition: {statuses:?}");
+    assert!([503, 504].contains(&statuses[1]), "{statuses:?}");
+    assert_eq!(client.get("/ready").await.status, 200);
+    mock.broker_up(2);
+    eventually("both partitions are written again", Duration::from_secs(10), async || {
+        (post(0).await == 202 && post(1).await == 202).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

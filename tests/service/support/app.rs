@@ -135,10 +135,6 @@ impl Service {
         (status, start.elapsed())
     }
 
-    pub fn has_exited(&self) -> bool {
-        self.process.lock().unwrap().has_exited()
-    }
-
     /// Everything it has logged so far.
     pub fn logs(&self) -> String {
         self.output.text()

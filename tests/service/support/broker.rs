@@ -3,7 +3,7 @@
 use super::{free_port, java, process::Process, unique};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
 };
@@ -165,27 +165,25 @@ impl Broker {
         results.into_iter().next().unwrap().unwrap();
     }
 
+    /// Raises the topic's number of partitions to `count`.
+    pub async fn add_partitions(&self, topic: &str, count: usize) {
+        let more = NewPartitions::new(topic, count);
+        let results = self.admin().create_partitions([&more], &admin_options()).await.unwrap();
+        results.into_iter().next().unwrap().unwrap();
+    }
+
     pub async fn delete_topic(&self, topic: &str) {
         let results = self.admin().delete_topics(&[topic], &admin_options()).await.unwrap();
         results.into_iter().next().unwrap().unwrap();
     }
 
-    pub async fn alter_topic_config(&self, topic: &str, configs: &[(&str, &str)]) {
-        let alter =
-            configs.iter().fold(AlterConfig::new(ResourceSpecifier::Topic(topic)), |alter, (name, value)| {
-                alter.set(name, value)
-            });
-        let results = self.admin().alter_configs([&alter], &admin_options()).await.unwrap();
-        results.into_iter().next().unwrap().unwrap();
-    }
-
-    pub async fn partition_count(&self, topic: &str) -> usize {
+    pub fn partition_count(&self, topic: &str) -> usize {
         let client: BaseConsumer = self.client().create().unwrap();
         let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
         metadata.topics()[0].partitions().len()
     }
 
-    pub async fn topic_exists(&self, topic: &str) -> bool {
+    pub fn topic_exists(&self, topic: &str) -> bool {
         let client: BaseConsumer = self.client().create().unwrap();
         let metadata = client.fetch_metadata(None, Duration::from_secs(10)).unwrap();
         metadata.topics().iter().any(|known| known.name() == topic)
@@ -287,6 +285,8 @@ auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
+# records may bear old timestamps
+log.retention.ms=-1
 num.network.threads=2
 num.io.threads=4
 # a killed broker is welcome again soon

@@ -5,7 +5,7 @@ use super::{
     client::{Answer, Client},
     consumer, eventually,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     collections::HashMap,
     sync::{
@@ -130,5 +130,5 @@ fn told(answer: &Answer) -> Told {
     }
     let problem = answer.json();
     assert!(answer.status == 503 || answer.status == 504, "{answer:?}");
-    if problem["outcome"] == Value::from("unknown") { Told::Unknown } else { Told::NotWritten }
+    if problem["outcome"] == "unknown" { Told::Unknown } else { Told::NotWritten }
 }

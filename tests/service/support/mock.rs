@@ -43,10 +43,14 @@ impl Mock {
         self.run(move |cluster| cluster.create_topic(&topic, partitions, 1).unwrap());
     }
 
-    /// The next Produce requests are answered with these errors, one each.
-    pub fn produce_errors(&self, errors: &[RDKafkaRespErr]) {
+    /// The next requests of this kind are answered with these errors, one each.
+    pub fn request_errors(&self, kind: RDKafkaApiKey, errors: &[RDKafkaRespErr]) {
         let errors = errors.to_vec();
-        self.run(move |cluster| cluster.request_errors(RDKafkaApiKey::Produce, &errors));
+        self.run(move |cluster| cluster.request_errors(kind, &errors));
+    }
+
+    pub fn produce_errors(&self, errors: &[RDKafkaRespErr]) {
+        self.request_errors(RDKafkaApiKey::Produce, errors);
     }
 
     pub fn broker_down(&self, broker: i32) {

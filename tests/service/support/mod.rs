@@ -11,7 +11,6 @@ pub mod process;
 pub mod silent;
 
 use std::{
-    future::Future,
     net::TcpListener,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::{Duration, Instant},
@@ -52,11 +51,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Asks every 50 ms until the answer is there; after `limit` the test fails, naming what it waited for.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    limit: Duration,
-    mut ask: impl FnMut() -> F,
-) -> T {
+pub async fn eventually<T>(what: &str, limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask().await {

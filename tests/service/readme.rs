@@ -1,0 +1,84 @@
+//! The README's examples do what it says.
+
+use crate::support::app::Service;
+use serde_json::Value;
+use std::process::Command;
+
+const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+/// Where the README's service listens.
+const ADDRESS: &str = "localhost:4000";
+/// Members of answers that depend on when and where.
+const VARYING: [&str; 6] = ["timestamp", "offset", "partition", "brokers", "version", "detail"];
+
+/// A shell block that calls curl, with what should come of it.
+struct Example {
+    command: String,
+    /// From the block's info string, `sh status=207` for example; else any 2xx.
+    status: Option<u16>,
+    /// The JSON block right after it.
+    answer: Option<Value>,
+}
+
+fn examples() -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
+    let mut follows = false;
+    let mut rest = README;
+    while let Some((before, block)) = rest.split_once("```") {
+        let (info, block) = block.split_once('\n').unwrap();
+        let (text, after) = block.split_once("```").unwrap();
+        rest = after;
+        if info.starts_with("sh") && text.starts_with("curl ") {
+            let status = info.split_once("status=").map(|(_, status)| status.trim().parse().unwrap());
+            examples.push(Example { command: text.trim_end().to_owned(), status, answer: None });
+            follows = true;
+        } else {
+            if info == "json" && follows && before.trim().is_empty() {
+                examples.last_mut().unwrap().answer = Some(serde_json::from_str(text).unwrap());
+            }
+            follows = false;
+        }
+    }
+    examples
+}
+
+fn without_varying(mut answer: Value) -> Value {
+    match &mut answer {
+        Value::Object(members) => {
+            for (name, value) in members.iter_mut() {
+                *value = if VARYING.contains(&name.as_str()) {
+                    Value::Null
+                } else {
+                    without_varying(value.take())
+                };
+            }
+        }
+        Value::Array(elements) => {
+            elements.iter_mut().for_each(|element| *element = without_varying(element.take()))
+        }
+        _ => {}
+    }
+    answer
+}
+
+#[tokio::test]
+async fn every_curl_of_the_readme_gets_the_answer_beside_it() {
+    let examples = examples();
+    assert!(examples.len() >= 10, "only {} examples were found", examples.len());
+    let service = Service::spawn_with(&["--embedded"], &[]).await;
+    service.wait_ready().await;
+    for Example { command, status, answer } in examples {
+        assert!(command.contains(ADDRESS), "{command}");
+        let here = command.replace(ADDRESS, &service.address().to_string());
+        let here = here.replacen("curl ", r"curl -sS -w '\n%{http_code}' ", 1);
+        let output = Command::new("sh").args(["-c", &here]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (body, code) = text.rsplit_once('\n').unwrap_or_else(|| panic!("{command}\n{:?}", output.stderr));
+        let code: u16 = code.parse().unwrap();
+        let expected = status.map_or((200..300).contains(&code), |status| code == status);
+        assert!(expected, "{code} of\n{command}\n{body}");
+        if let Some(answer) = answer {
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(without_varying(body), without_varying(answer), "the answer of\n{command}");
+        }
+    }
+}

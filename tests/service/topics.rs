@@ -1,0 +1,266 @@
+//! Topics, partitions and sizes are judged by what Kafka says of them, and topics are not made by accident.
+
+use crate::{
+    kafka_or_skip, service_or_skip,
+    support::{app::Service, broker, client::Client, consumer, eventually, unique},
+};
+use futures_util::future::join_all;
+use kafka_inlet::produce::{AutomaticHeaders, Record, TopicName, batch_size};
+use serde_json::{Value, json};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+fn body(topic: &str, value: impl Into<Value>) -> String {
+    json!({"topic": topic, "value": value.into(), "project": "p"}).to_string()
+}
+
+/// Posts all bodies at once, by connections of their own.
+async fn post_all(client: &Client, bodies: impl IntoIterator<Item = String>) -> Vec<u16> {
+    let answers = join_all(bodies.into_iter().map(|body| client.post("/produce", body))).await;
+    answers.iter().map(|answer| answer.status).collect()
+}
+
+#[tokio::test]
+async fn an_unknown_topic_is_refused_fast_and_not_made() {
+    let (kafka, service) = service_or_skip!();
+    let topic = unique("unknown");
+    let client = service.client();
+    let problem = client.post("/produce", body(&topic, 1)).await.problem(404, "unknown_topic");
+    assert_eq!((&problem["outcome"], &problem["retriable"]), (&json!("not_written"), &json!(false)));
+    assert!(problem["detail"].as_str().unwrap().contains(&topic), "{problem}");
+    let start = Instant::now();
+    for _ in 0..20 {
+        client.post("/produce", body(&topic, 1)).await.problem(404, "unknown_topic");
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "20 cached refusals took {:?}", start.elapsed());
+    assert!(!kafka.topic_exists(&topic));
+}
+
+#[tokio::test]
+async fn a_topic_that_is_made_a_moment_later_is_found() {
+    let (kafka, service) = service_or_skip!();
+    let topic = unique("late");
+    let client = service.client();
+    client.post("/produce", body(&topic, 1)).await.problem(404, "unknown_topic");
+    kafka.create_topic(&topic, 1, &[]).await;
+    eventually("the topic is found", Duration::from_secs(5), || async {
+        (client.post("/produce", body(&topic, 1)).await.status == 202).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_topic_that_was_deleted_is_unknown_again_and_keeps_nobody_waiting() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(1, &[]).await;
+    let service = Service::on(kafka, &[("KAFKA_DELIVERY_TIMEOUT_MS", "4000")]).await;
+    let client = service.client();
+    client.post("/produce", body(&topic, 1)).await.written();
+    kafka.delete_topic(&topic).await;
+    eventually("the topic is unknown", Duration::from_secs(40), async || {
+        let asked = Instant::now();
+        let answer = client.post("/produce", body(&topic, 1)).await;
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert_eq!(answer.json()["outcome"], "not_written", "{answer:?}");
+        (answer.status == 404).then_some(())
+    })
+    .await;
+    assert!(!kafka.topic_exists(&topic));
+}
+
+#[tokio::test]
+async fn many_unknown_topics_do_not_hold_up_a_known_one() {
+    let (kafka, service) = service_or_skip!();
+    let topic = kafka.new_topic(1, &[]).await;
+    let client = service.client();
+    client.post("/produce", body(&topic, 1)).await.written();
+    let unknown = async { post_all(&client, (0..40).map(|n| body(&unique(&format!("scan-{n}")), 1))).await };
+    let known = async {
+        let start = Instant::now();
+        client.post("/produce", body(&topic, 2)).await.written();
+        start.elapsed()
+    };
+    let (unknown, known) = tokio::join!(unknown, known);
+    assert!(unknown.iter().all(|status| [404, 503].contains(status)), "{unknown:?}");
+    assert!(known < Duration::from_secs(1), "{known:?}");
+}
+
+#[tokio::test]
+async fn a_partition_out_of_range_is_refused_until_it_exists() {
+    let (kafka, service) = service_or_skip!();
+    let topic = kafka.new_topic(2, &[]).await;
+    let client = service.client();
+    let second = json!({"topic": topic, "value": 1, "project": "p", "partition": 2}).to_string();
+    let problem = client.post("/produce", second.clone()).await.problem(400, "invalid_partition");
+    assert!(problem["detail"].as_str().unwrap().contains("2 partitions"), "{problem}");
+    kafka.add_partitions(&topic, 3).await;
+    eventually("the new partition is found", Duration::from_secs(5), || async {
+        (client.post("/produce", second.clone()).await.status == 202).then_some(())
+    })
+    .await;
+    assert_eq!(consumer::high_watermarks(&kafka.bootstrap(), &topic), [0, 0, 1]);
+}
+
+#[tokio::test]
+async fn the_configured_topics_are_made_on_demand() {
+    let kafka = kafka_or_skip!();
+    let names = [unique("logs"), unique("metrics"), unique("events")];
+    let service = Service::on(
+        kafka,
+        &[
+            ("LOG_TOPIC", &names[0]),
+            ("METRICS_TOPIC", &names[1]),
+            ("EVENTS_TOPIC", &names[2]),
+            ("KAFKA_CREATE_TOPICS", "true"),
+            ("KAFKA_TOPIC_PARTITIONS", "5"),
+        ],
+    )
+    .await;
+    let client = service.client();
+    for (path, topic) in ["/logs", "/metrics", "/events"].iter().zip(&names) {
+        eventually(&format!("{topic} exists"), Duration::from_secs(10), || async {
+            (client.post(path, r#"{"value":1,"project":"p"}"#).await.status == 202).then_some(())
+        })
+        .await;
+        assert_eq!(kafka.partition_count(topic), 5);
+    }
+}
+
+#[tokio::test]
+async fn a_configured_topic_that_is_missing_is_the_operators_fault() {
+    let kafka = kafka_or_skip!();
+    let missing = unique("missing");
+    let service = Service::on(kafka, &[("LOG_TOPIC", &missing)]).await;
+    let client = service.client();
+    let problem = client.post("/logs", r#"{"value":1,"project":"p"}"#).await.problem(503, "topic_missing");
+    assert_eq!((&problem["outcome"], &problem["retriable"]), (&json!("not_written"), &json!(true)));
+    assert!(problem["detail"].as_str().unwrap().contains("KAFKA_CREATE_TOPICS"), "{problem}");
+    eventually("/ready lists the topic and stays 200", Duration::from_secs(5), || async {
+        let ready = client.get("/ready").await;
+        assert_eq!(ready.status, 200);
+        ready.body.contains(&missing).then_some(())
+    })
+    .await;
+    assert!(service.logs().contains(&missing), "{}", service.logs());
+    kafka.create_topic(&missing, 1, &[]).await;
+    eventually("the topic is found", Duration::from_secs(5), || async {
+        (client.post("/logs", r#"{"value":1,"project":"p"}"#).await.status == 202).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_brokers_own_auto_creation_is_used_only_where_it_is_allowed() {
+    let Some(kafka) = broker::own(&[("auto.create.topics.enable", "true"), ("num.partitions", "2")]) else {
+        return;
+    };
+    let denied = Service::on(&kafka, &[]).await;
+    denied.client().post("/produce", body("accident", 1)).await.problem(404, "unknown_topic");
+    assert!(!kafka.topic_exists("accident"));
+
+    let allowed = Service::on(&kafka, &[("KAFKA_ALLOW_AUTO_CREATE_TOPICS", "true")]).await;
+    allowed.client().post("/produce", body("wanted", 1)).await.written();
+    assert_eq!(consumer::count(&kafka.bootstrap(), "wanted"), 1);
+    assert_eq!(kafka.partition_count("wanted"), 2);
+}
+
+/// A body whose record, without headers, is `size` bytes as Kafka stores it.
+fn body_of_size(topic: &str, size: usize) -> String {
+    let value = |length: usize| format!(r#"{{"value":"{}","project":"p"}}"#, "x".repeat(length));
+    let stored = |length: usize| {
+        batch_size(&Record {
+            topic: TopicName::parse(topic).unwrap(),
+            partition: None,
+            key: None,
+            value: Some(value(length).into()),
+            headers: vec![],
+            automatic: Arc::new(AutomaticHeaders::default()),
+            timestamp: 0,
+        })
+    };
+    let length = (size.saturating_sub(200)..size).find(|&length| stored(length) == size).unwrap();
+    body(topic, "x".repeat(length))
+}
+
+#[tokio::test]
+async fn a_record_of_exactly_the_limit_lands_and_one_byte_more_is_refused() {
+    let kafka = kafka_or_skip!();
+    let service = Service::on(kafka, &[("RECORD_HEADERS", "none")]).await;
+    let client = service.client();
+    for limit in [1_048_588, 5_000] {
+        let topic = kafka.new_topic(1, &[("max.message.bytes", &limit.to_string())]).await;
+        client.post("/produce", body_of_size(&topic, limit)).await.written();
+        let over = client.post("/produce", body_of_size(&topic, limit + 1)).await;
+        let problem = over.problem(413, "record_too_large");
+        assert_eq!((&problem["outcome"], &problem["retriable"]), (&json!("not_written"), &json!(false)));
+        assert_eq!(consumer::count(&kafka.bootstrap(), &topic), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_takes_more_than_the_default_gets_it() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(1, &[("max.message.bytes", "3000000")]).await;
+    let service = Service::on(kafka, &[("RECORD_HEADERS", "none")]).await;
+    let client = service.client();
+    // the topic's own limit is looked up on first use, in the background
+    client.post("/produce", body(&topic, 1)).await.written();
+    eventually("the topic's limit is known", Duration::from_secs(5), || async {
+        let answer = client.post("/produce", body_of_size(&topic, 3_000_000)).await;
+        (answer.status == 202).then_some(())
+    })
+    .await;
+    client.post("/produce", body_of_size(&topic, 3_000_001)).await.problem(413, "record_too_large");
+}
+
+#[tokio::test]
+async fn records_that_fit_alone_land_also_where_their_batch_is_too_large() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(1, &[("max.message.bytes", "1000")]).await;
+    let service = Service::on(kafka, &[("KAFKA_LINGER_MS", "50")]).await;
+    let bodies = (0..100).map(|_| body(&topic, "x".repeat(500)));
+    let statuses = post_all(&service.client(), bodies).await;
+    assert_eq!(statuses, [202; 100]);
+    assert_eq!(consumer::count(&kafka.bootstrap(), &topic), 100);
+}
+
+#[tokio::test]
+async fn a_record_without_a_key_is_refused_on_a_compacted_topic_and_harms_no_neighbour() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(1, &[("cleanup.policy", "compact")]).await;
+    let service = Service::on(kafka, &[("KAFKA_LINGER_MS", "50")]).await;
+    let client = service.client();
+    let keyed =
+        |n: u32| json!({"topic": topic, "value": n, "project": "p", "key": n.to_string()}).to_string();
+    let bodies = (0..60).map(|n| if n % 3 == 0 { body(&topic, n) } else { keyed(n) });
+    let statuses = post_all(&client, bodies).await;
+    for (n, status) in statuses.into_iter().enumerate() {
+        assert_eq!(status, if n % 3 == 0 { 400 } else { 202 }, "record {n}");
+    }
+    assert_eq!(consumer::count(&kafka.bootstrap(), &topic), 40);
+    eventually("the fault is named before Kafka is asked", Duration::from_secs(5), || async {
+        (client.post("/produce", body(&topic, 1)).await.json()["error"] == "invalid_key").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_timestamp_out_of_the_topics_bounds_is_refused_and_harms_no_neighbour() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(1, &[("message.timestamp.before.max.ms", "3600000")]).await;
+    let service = Service::on(kafka, &[("KAFKA_LINGER_MS", "50")]).await;
+    let client = service.client();
+    let old =
+        json!({"topic": topic, "value": 1, "project": "p", "timestamp": "2020-01-01T00:00:00Z"}).to_string();
+    let bodies = (0..20).map(|n| if n == 7 { old.clone() } else { body(&topic, n) });
+    let statuses = post_all(&client, bodies).await;
+    assert_eq!(statuses.iter().filter(|status| **status == 202).count(), 19, "{statuses:?}");
+    assert_eq!(statuses[7], 400);
+    eventually("the fault is named before Kafka is asked", Duration::from_secs(5), || async {
+        (client.post("/produce", old.clone()).await.json()["error"] == "invalid_timestamp").then_some(())
+    })
+    .await;
+    assert_eq!(consumer::count(&kafka.bootstrap(), &topic), 19);
+}
