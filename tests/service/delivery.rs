@@ -181,7 +181,7 @@ async fn gauge(client: &Client, name: &str) -> f64 {
 async fn what_does_not_fit_into_the_budget_is_refused_and_the_rest_is_written() {
     let (mock, service) = start(&SMALL_BUDGET).await;
     let client = service.client();
-    mock.round_trip_time(1, Duration::from_millis(1500));
+    mock.round_trip_time(1, Duration::from_millis(500));
     let body = json!({"topic": TOPIC, "value": "x".repeat(1000), "project": "p"}).to_string();
     let answers = join_all((0..60).map(|_| client.post("/produce", body.clone()))).await;
     let mut written = 1;
