@@ -101,6 +101,7 @@ async fn serve(mut config: Config) -> Result<(), Error> {
         router: http::router(state),
         settings: config.http.clone(),
         max_connections: config.limits.max_connections,
+        keep_alive: http::KEEP_ALIVE,
         metrics,
     };
     let (stop, stopped) = oneshot::channel();

@@ -12,6 +12,9 @@ const LONGEST_SHUTDOWN: Duration = Duration::from_secs(25);
 /// librdkafka gives a record up this much before its request is answered.
 const DELIVERY_MARGIN: Duration = Duration::from_secs(2);
 
+/// What one record of a batch reserves beside its value: bookkeeping and automatic headers, rounded up.
+const BYTES_BESIDE_A_VALUE: usize = 1024;
+
 pub(super) fn check(config: &Config, faults: &mut Faults) {
     let (http, kafka, limits) = (&config.http, &config.kafka, &config.limits);
 
@@ -58,15 +61,18 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
     }
 
     // A body and the records made from it are held together.
-    let least_in_flight = limits.max_body_bytes.saturating_mul(2);
+    let least_in_flight = limits
+        .max_body_bytes
+        .saturating_mul(2)
+        .saturating_add(limits.max_batch_records.saturating_mul(BYTES_BESIDE_A_VALUE));
     if limits.max_in_flight_bytes < least_in_flight
-        && !faults.concern(&["MAX_IN_FLIGHT_BYTES", "MAX_BODY_BYTES"])
+        && !faults.concern(&["MAX_IN_FLIGHT_BYTES", "MAX_BODY_BYTES", "MAX_BATCH_RECORDS"])
     {
         faults.add(
             "MAX_IN_FLIGHT_BYTES",
             format!(
-                "it is {} and must be at least twice MAX_BODY_BYTES ({least_in_flight}), or a body of the full size \
-                 could never be served",
+                "it is {} and must be at least {least_in_flight} (twice MAX_BODY_BYTES and {BYTES_BESIDE_A_VALUE} for \
+                 each of MAX_BATCH_RECORDS), or the largest batch could never be served",
                 limits.max_in_flight_bytes
             ),
         );

@@ -2,9 +2,9 @@
 //! decided in [`crate::envelope`], what becomes of records in [`crate::produce`].
 
 mod answer;
+mod connection;
 mod error;
 mod extract;
-mod linger;
 mod middleware;
 pub mod openapi;
 mod problem;
@@ -17,7 +17,7 @@ mod testing;
 pub use answer::{BatchAnswer, Failed, Sent};
 pub use error::ApiError;
 pub use problem::Problem;
-pub use server::Server;
+pub use server::{KEEP_ALIVE, Server};
 pub use state::{AppState, Parts};
 
 use axum::{

@@ -1,15 +1,20 @@
 //! The listener: accepts connections, bounds their number and their headers' time, and drains them at the end.
 
-use super::linger::Lingering;
+use super::connection::{Connection, Phase};
 use crate::{config, telemetry::metrics::Metrics};
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, response::Response};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -22,6 +27,10 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Bytes of a request's head, larger ones are 431. Also what one read of a body takes at most.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
+/// How long a connection may idle between requests. Longer than the usual 60 s of load balancers: whoever closes
+/// first must not be the server, whose close can cross the client's next request.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
 /// Everything that serving takes.
 pub struct Server {
     pub listener: TcpListener,
@@ -29,6 +38,8 @@ pub struct Server {
     pub settings: config::Http,
     /// Connections open at once; further ones wait in the listener's backlog.
     pub max_connections: usize,
+    /// How long a connection may idle between requests; see [`KEEP_ALIVE`].
+    pub keep_alive: Duration,
     pub metrics: Arc<Metrics>,
 }
 
@@ -37,7 +48,7 @@ impl Server {
     /// `settings.shutdown_timeout`. What is left is cut off; the number of such connections is returned.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> usize {
         let mut shutdown = pin!(shutdown);
-        let builder = builder(&self.settings);
+        let builder = builder(self.keep_alive);
         let slots = Arc::new(Semaphore::new(self.max_connections.min(Semaphore::MAX_PERMITS)));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
@@ -59,8 +70,10 @@ impl Server {
             };
             // answers are written whole, so waiting for more bytes would only delay them
             let _ = stream.set_nodelay(true);
-            let service = TowerToHyperService::new(self.router.clone());
-            let connection = builder.serve_connection(TokioIo::new(Lingering::new(stream)), service);
+            let phase = Arc::new(Phase::default());
+            let connection = Connection::new(stream, Arc::clone(&phase), self.settings.header_timeout);
+            let service = in_phases(self.router.clone(), phase);
+            let connection = builder.serve_connection(TokioIo::new(connection), service);
             let connection = graceful.watch(connection);
             let counted = self.metrics.connection();
             connections.spawn(async move {
@@ -75,13 +88,30 @@ impl Server {
     }
 }
 
-fn builder(settings: &config::Http) -> http1::Builder {
+fn builder(keep_alive: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // hyper (proto/h1/conn.rs) starts this clock with the connection and again after each answer, whether or not
-    // a byte of the next head has come: it also closes keep-alive connections that have been idle this long
-    builder.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout);
+    // a byte of the next head has come: so it bounds the idling, and `Connection` the head
+    builder.timer(TokioTimer::new()).header_read_timeout(keep_alive);
     builder.max_buf_size(MAX_HEAD_BYTES);
     builder
+}
+
+/// The routes, telling their connection what it is at.
+fn in_phases(
+    router: Router,
+    phase: Arc<Phase>,
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> {
+    let router = TowerToHyperService::new(router);
+    service_fn(move |request| {
+        phase.request();
+        let (answer, phase) = (router.call(request), Arc::clone(&phase));
+        async move {
+            let answer = answer.await;
+            phase.answered();
+            answer
+        }
+    })
 }
 
 /// Waits for a free slot first, so that no connection is accepted that would not be served.
@@ -147,6 +177,7 @@ mod tests {
             router: app.router.clone(),
             settings,
             max_connections: 10,
+            keep_alive: Duration::from_secs(60),
             metrics: app.state.metrics.clone(),
         };
         change(&mut server);
@@ -199,9 +230,33 @@ mod tests {
 
     #[tokio::test]
     async fn an_idle_connection_is_closed_in_time() {
-        let running = start(|_| {}).await;
+        let running = start(|server| server.keep_alive = SHORT).await;
         let stream = running.connect(&post("", BODY)).await;
         assert!(read_to_end(stream).await.starts_with("HTTP/1.1 202"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_may_idle_for_longer_than_a_head_may_take() {
+        let running = start(|_| {}).await;
+        let mut stream = running.connect(&post("", BODY)).await;
+        sleep(2 * SHORT).await;
+        stream.write_all(post("Connection: close\r\n", BODY).as_bytes()).await.unwrap();
+        assert_eq!(read_to_end(stream).await.matches("HTTP/1.1 202").count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_later_head_that_stalls_is_closed_in_time_too() {
+        let running = start(|_| {}).await;
+        let mut stream = running.connect(&post("", BODY)).await;
+        sleep(SHORT).await;
+        stream.write_all(b"POST /lo").await.unwrap();
+        assert_eq!(read_to_end(stream).await.matches("HTTP/1.1").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_nothing_comes_is_closed_in_time() {
+        let running = start(|_| {}).await;
+        assert_eq!(read_to_end(running.connect("").await).await, "");
     }
 
     #[tokio::test]

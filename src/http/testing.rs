@@ -4,78 +4,18 @@ use super::{AppState, Parts, router};
 use crate::{
     config,
     lifecycle::readiness::Readiness,
-    produce::{
-        Ack, Batching, Budget, Error, Pipeline, Producer, Record, Report, Settings, Topic, TopicLookup,
-        TopicName, Written,
-    },
+    produce::{Budget, Pipeline, Settings, fake::FakeProducer},
     telemetry::metrics::Metrics,
 };
 use axum::{Router, body::Body, extract::Request};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tower::ServiceExt;
 
-/// What becomes of the next record.
-pub enum Scripted {
-    Report(Report),
-    /// No report, ever.
-    Silence,
-}
-
-/// Has the default topics and `orders`, with three partitions each; writes everything unless scripted.
-#[derive(Default)]
-pub struct FakeProducer {
-    pub script: Mutex<VecDeque<Scripted>>,
-    pub sent: Mutex<Vec<Record>>,
-    pub unavailable: Mutex<Option<Error>>,
-    pub panics: Mutex<bool>,
-    silent: Mutex<Vec<Ack>>,
-}
-
-impl Producer for FakeProducer {
-    fn unavailable(&self) -> Option<Error> {
-        assert!(!*self.panics.lock().unwrap(), "scripted panic");
-        self.unavailable.lock().unwrap().clone()
-    }
-
-    fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>> {
-        let exists = ["rtmh.logs", "rtmh.metrics", "rtmh.events", "orders"].contains(&name.as_str());
-        Some(match exists {
-            true => Ok(Arc::new(Topic {
-                name: name.clone(),
-                partitions: 3,
-                learned: std::time::Instant::now(),
-                config: None,
-            })),
-            false => Err(Error::UnknownTopic(name.clone())),
-        })
-    }
-
-    fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
-        Box::pin(async move { self.known_topic(name).unwrap() })
-    }
-
-    fn enqueue(&self, _: &Topic, record: &Record, _: Batching, ack: Ack) {
-        let mut sent = self.sent.lock().unwrap();
-        let written = Written {
-            partition: record.partition.unwrap_or(0),
-            offset: Some(i64::try_from(sent.len()).unwrap()),
-            append_time: None,
-        };
-        sent.push(record.clone());
-        match self.script.lock().unwrap().pop_front() {
-            None => ack.report(Ok(written)),
-            Some(Scripted::Report(report)) => ack.report(report),
-            Some(Scripted::Silence) => self.silent.lock().unwrap().push(ack),
-        }
-    }
-}
+/// The topics that exist.
+const TOPICS: [&str; 4] = ["rtmh.logs", "rtmh.metrics", "rtmh.events", "orders"];
 
 pub struct App {
     pub producer: Arc<FakeProducer>,
@@ -97,7 +37,7 @@ impl App {
     }
 
     pub fn with(change: impl FnOnce(&mut Parts)) -> Self {
-        let producer = Arc::new(FakeProducer::default());
+        let producer = FakeProducer::with_topics(&TOPICS);
         let readiness = Readiness::new();
         readiness.link_up();
         let metrics = Arc::new(Metrics::for_tests());
@@ -138,13 +78,8 @@ impl App {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    /// The next records end like this.
-    pub fn script(&self, reports: impl IntoIterator<Item = Scripted>) {
-        self.producer.script.lock().unwrap().extend(reports);
-    }
-
     pub fn records_sent(&self) -> usize {
-        self.producer.sent.lock().unwrap().len()
+        self.producer.sent().len()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{
     client,
-    context::{Broker, Context, Event, LastError},
+    context::{Broker, Context, Event, Observed},
     metadata::AskCluster,
     polled::{PolledProducer, StartError},
 };
@@ -37,7 +37,7 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Cluster {
     config: ClientConfig,
     events: mpsc::Sender<Event>,
-    last_error: Arc<LastError>,
+    observed: Arc<Observed>,
     alarm: Alarm,
     broker: Broker,
     shared: ArcSwap<PolledProducer>,
@@ -53,10 +53,10 @@ impl Cluster {
         events: mpsc::Sender<Event>,
         alarm: Alarm,
     ) -> Result<Arc<Self>, StartError> {
-        let last_error = Arc::new(LastError::default());
-        let context = Context::new(events.clone(), Arc::clone(&last_error), broker);
+        let observed = Arc::new(Observed::default());
+        let context = Context::new(events.clone(), Arc::clone(&observed), broker);
         let shared = ArcSwap::from_pointee(PolledProducer::start(&config, context, &alarm)?);
-        Ok(Arc::new(Self { config, events, last_error, alarm, broker, shared, alone: Mutex::default() }))
+        Ok(Arc::new(Self { config, events, observed, alarm, broker, shared, alone: Mutex::default() }))
     }
 
     pub fn shared(&self) -> arc_swap::Guard<Arc<PolledProducer>> {
@@ -74,19 +74,22 @@ impl Cluster {
     }
 
     fn start_producer(&self, config: &ClientConfig) -> Result<PolledProducer, StartError> {
-        let context = Context::new(self.events.clone(), Arc::clone(&self.last_error), self.broker);
+        let context = Context::new(self.events.clone(), Arc::clone(&self.observed), self.broker);
         PolledProducer::start(config, context, &self.alarm)
     }
 
     /// Whether Kafka answers, by a real question about `topic`; the answer itself does not matter. The second
-    /// question is for a broker that died since the last: another one may be there.
+    /// question is for a broker that died since the last: another one may be there. A cluster that is too busy to
+    /// answer questions but acknowledges records answers too.
     pub fn probe(&self, topic: &TopicName) -> Result<(), String> {
+        let acknowledged = self.observed.acknowledged();
         match self.fetch(topic, ASK_TIMEOUT).or_else(|_| self.fetch(topic, SECOND_ASK_TIMEOUT)) {
             Ok(_) => {
-                self.last_error.clear();
+                self.observed.forget_error();
                 Ok(())
             }
-            Err(error) => Err(self.last_error.get().unwrap_or_else(|| no_answer(&error))),
+            Err(_) if self.observed.acknowledged() > acknowledged => Ok(()),
+            Err(error) => Err(self.observed.last_error().unwrap_or_else(|| no_answer(&error))),
         }
     }
 

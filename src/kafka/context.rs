@@ -6,7 +6,10 @@ use rdkafka::{
     ClientContext, Message, Timestamp, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
     producer::ProducerContext, types::RDKafkaErrorCode,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 use tokio::sync::mpsc;
 
 /// What leaves the poll thread raw, to be understood elsewhere.
@@ -19,7 +22,7 @@ pub enum Event {
 /// The callbacks of one librdkafka client.
 pub struct Context {
     events: mpsc::Sender<Event>,
-    last_error: Arc<LastError>,
+    observed: Arc<Observed>,
     broker: Broker,
 }
 
@@ -31,27 +34,36 @@ pub enum Broker {
     Mock,
 }
 
-/// The newest reason that librdkafka gave for not reaching Kafka, kept for `/ready` and the log.
+/// What the callbacks have seen of the connection, for whoever judges it.
 #[derive(Debug, Default)]
-pub struct LastError(Mutex<Option<String>>);
+pub struct Observed {
+    last_error: Mutex<Option<String>>,
+    acknowledged: AtomicU64,
+}
 
-impl LastError {
-    pub fn set(&self, reason: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+impl Observed {
+    fn set_error(&self, reason: String) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }
 
-    pub fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The newest reason that librdkafka gave for not reaching Kafka.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    pub fn forget_error(&self) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Records that brokers have acknowledged so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Relaxed)
     }
 }
 
 impl Context {
-    pub fn new(events: mpsc::Sender<Event>, last_error: Arc<LastError>, broker: Broker) -> Self {
-        Self { events, last_error, broker }
+    pub fn new(events: mpsc::Sender<Event>, observed: Arc<Observed>, broker: Broker) -> Self {
+        Self { events, observed, broker }
     }
 }
 
@@ -68,7 +80,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         // "all brokers down" follows the errors that say why, and says nothing itself
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.last_error.set(describe(&error, reason));
+            self.observed.set_error(describe(&error, reason));
         }
     }
 }
@@ -100,6 +112,9 @@ impl ProducerContext for Context {
         let written =
             Written { partition: message.partition(), offset: known(message.offset()), append_time };
         let persistence = report::persistence(message);
+        if failure.is_none() {
+            self.observed.acknowledged.fetch_add(1, Relaxed);
+        }
         ack.report(match failure {
             None => Ok(written),
             // confirmed although the acknowledgement was not plain: only its offset is lost

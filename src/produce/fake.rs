@@ -3,7 +3,10 @@
 use super::{Ack, Batching, Error, Producer, Record, Topic, TopicConfig, TopicLookup, TopicName, Written};
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
@@ -15,13 +18,17 @@ pub enum Step {
     Held,
 }
 
-/// Knows the topics it is given, three partitions each, and plays its steps; without one, a record is written.
+/// Knows the topics it is given, three partitions each, and plays its steps. Without one, a record is written, or
+/// fails once more where it is sent again alone.
 #[derive(Default)]
 pub struct FakeProducer {
     pub unavailable: Mutex<Option<Error>>,
+    /// A bug: the next request panics.
+    pub panics: AtomicBool,
     topics: Mutex<HashMap<TopicName, Arc<Topic>>>,
     steps: Mutex<VecDeque<Step>>,
     sent: Mutex<Vec<(Record, Batching)>>,
+    last_failure: Mutex<Option<Error>>,
     held: Mutex<Vec<Ack>>,
 }
 
@@ -56,6 +63,7 @@ impl FakeProducer {
 
 impl Producer for FakeProducer {
     fn unavailable(&self) -> Option<Error> {
+        assert!(!self.panics.load(Relaxed), "as a test");
         self.unavailable.lock().unwrap().clone()
     }
 
@@ -71,13 +79,18 @@ impl Producer for FakeProducer {
     fn enqueue(&self, _topic: &Topic, record: &Record, batching: Batching, ack: Ack) {
         let offset = self.sent.lock().unwrap().len();
         self.sent.lock().unwrap().push((record.clone(), batching));
-        match self.steps.lock().unwrap().pop_front().unwrap_or(Step::Written) {
+        let step = self.steps.lock().unwrap().pop_front();
+        let again = || self.last_failure.lock().unwrap().clone().filter(|_| batching == Batching::Alone);
+        match step.or_else(|| again().map(Step::Fails)).unwrap_or(Step::Written) {
             Step::Written => ack.report(Ok(Written {
                 partition: record.partition.unwrap_or(0),
                 offset: i64::try_from(offset).ok(),
                 append_time: None,
             })),
-            Step::Fails(error) => ack.report(Err(error)),
+            Step::Fails(error) => {
+                *self.last_failure.lock().unwrap() = Some(error.clone());
+                ack.report(Err(error));
+            }
             Step::Held => self.held.lock().unwrap().push(ack),
         }
     }

@@ -169,7 +169,8 @@ async fn a_batch_of_which_one_outcome_is_unknown_is_504() {
 }
 
 /// Room for two bodies at the limit.
-const SMALL_BUDGET: [(&str, &str); 2] = [("MAX_BODY_BYTES", "10000"), ("MAX_IN_FLIGHT_BYTES", "20000")];
+const SMALL_BUDGET: [(&str, &str); 3] =
+    [("MAX_BODY_BYTES", "5000"), ("MAX_BATCH_RECORDS", "9"), ("MAX_IN_FLIGHT_BYTES", "20000")];
 
 async fn gauge(client: &Client, name: &str) -> f64 {
     let metrics = client.get("/metrics").await.body;

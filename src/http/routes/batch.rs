@@ -39,8 +39,8 @@ pub async fn many(
 #[cfg(test)]
 mod tests {
     use crate::{
-        http::testing::{Answer, App, Scripted},
-        produce::Error,
+        http::testing::{Answer, App},
+        produce::{Error, fake::Step},
     };
     use serde_json::json;
 
@@ -132,7 +132,7 @@ mod tests {
         let lost = || Error::AcknowledgementLost { reason: "why".into() };
         for (failure, status) in [(rejected(), 400), (unavailable(), 503), (lost(), 504)] {
             let app = App::new();
-            app.script([Scripted::Report(Err(failure))]);
+            app.producer.then(Step::Fails(failure));
             let answer = post(&app, &["orders", "none"]).await;
             assert_eq!(answer.status, status);
             assert_eq!(answer.header("retry-after"), (status == 503).then_some("1"));

@@ -105,8 +105,8 @@ mod tests {
         let app = App::new();
         let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         app.post_with("/logs", &[("traceparent", traceparent)], RECORD).await;
-        let sent = app.producer.sent.lock().unwrap();
-        assert_eq!(sent[0].automatic.trace_id.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-        assert_eq!(sent[0].automatic.traceparent.as_deref(), Some(traceparent));
+        let sent = app.producer.sent();
+        assert_eq!(sent[0].0.automatic.trace_id.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(sent[0].0.automatic.traceparent.as_deref(), Some(traceparent));
     }
 }

@@ -44,10 +44,7 @@ pub(super) async fn send(
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        http::testing::{App, Scripted},
-        produce::Error,
-    };
+    use crate::{http::testing::App, produce::Error};
     use axum::body::Body;
     use futures_util::{StreamExt, stream};
 
@@ -130,7 +127,7 @@ mod tests {
             (Error::Internal("secret".into()), 500, "internal", "unknown", true),
         ] {
             let app = App::new();
-            app.script([Scripted::Report(Err(verdict))]);
+            app.producer.then(Step::Fails(verdict));
             let answer = app.post("/produce", RECORD).await;
             assert_eq!(answer.error(), (status, error.into()));
             let problem = answer.json();
@@ -146,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn a_record_without_a_report_is_504_at_the_deadline() {
         let app = App::new();
-        app.script([Scripted::Silence]);
+        app.producer.then(Step::Held);
         let answer = app.post("/produce", RECORD).await;
         assert_eq!(answer.error(), (504, "delivery_timeout".into()));
         assert_eq!(answer.json()["outcome"], "unknown");

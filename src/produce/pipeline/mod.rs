@@ -223,9 +223,17 @@ impl Topics {
     }
 }
 
-/// True for a failure that is about the batch and perhaps not about the record.
+/// True for a failure that may be a neighbour's. Where a broker refuses one record of a batch, librdkafka (2.12,
+/// rd_kafka_interceptors_on_acknowledgement_queue) gives that record's error to all of them, so only a record
+/// that was sent alone is known to be refused for itself.
 fn failed_with_others(error: &Error) -> bool {
-    matches!(error, Error::NeighbourRejected | Error::BatchRefusedAsTooLarge)
+    matches!(
+        error,
+        Error::NeighbourRejected
+            | Error::BatchRefusedAsTooLarge
+            | Error::Rejected { .. }
+            | Error::TimestampOutOfRange { .. }
+    )
 }
 
 fn verdict(record: &Record, report: Report) -> Verdict {

@@ -51,12 +51,13 @@ async fn every_record_gets_its_receipt_in_input_order() {
 #[tokio::test]
 async fn one_records_failure_is_not_anothers() {
     let producer = FakeProducer::with_topics(&["a"]);
-    producer.then(Step::Written).then(Step::Fails(Error::Rejected { reason: "no".into() }));
+    let lost = Error::AcknowledgementLost { reason: "no".into() };
+    producer.then(Step::Written).then(Step::Fails(lost));
     let verdicts =
         submit(&pipeline(&producer, 10_000), &[record("a"), record("a"), record("nowhere"), record("a")])
             .await;
     let tags: Vec<_> = verdicts.iter().map(|verdict| verdict.as_ref().err().map(Error::tag)).collect();
-    assert_eq!(tags, [None, Some("record_rejected"), Some("unknown_topic"), None]);
+    assert_eq!(tags, [None, Some("delivery_timeout"), Some("unknown_topic"), None]);
 }
 
 #[tokio::test]
@@ -140,7 +141,8 @@ async fn what_the_topics_configuration_forbids_is_refused_before_it_can_harm_a_n
 
 #[tokio::test]
 async fn a_record_that_failed_for_its_neighbours_is_sent_again_once_and_alone() {
-    for shared_failure in [Error::NeighbourRejected, Error::BatchRefusedAsTooLarge] {
+    let rejected = Error::Rejected { reason: "invalid".into() };
+    for shared_failure in [Error::NeighbourRejected, Error::BatchRefusedAsTooLarge, rejected] {
         let producer = FakeProducer::with_topics(&["a"]);
         producer.then(Step::Fails(shared_failure)).then(Step::Written).then(Step::Written);
         let verdicts = submit(&pipeline(&producer, 10_000), &[record("a"), record("a")]).await;

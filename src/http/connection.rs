@@ -1,0 +1,152 @@
+//! A client's TCP stream: gives a head that has begun its time, and closes so that the client can read the last
+//! answer.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+/// How long the client may take to close its side.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the connection is at. hyper has one time limit for a head that stalls and for a connection that idles;
+/// telling them apart keeps idle connections open for longer than a load balancer does.
+#[derive(Debug, Default)]
+pub struct Phase(AtomicU8);
+
+impl Phase {
+    /// A head is awaited or has begun: the start of every connection.
+    const HEAD: u8 = 0;
+    /// A request is with the service.
+    const REQUEST: u8 = 1;
+    /// The service has answered; the answer is to be written.
+    const ANSWERED: u8 = 2;
+    /// The answer has been written, and nothing has come since.
+    const IDLE: u8 = 3;
+
+    pub fn request(&self) {
+        self.0.store(Self::REQUEST, Relaxed);
+    }
+
+    pub fn answered(&self) {
+        self.0.store(Self::ANSWERED, Relaxed);
+    }
+
+    fn is_head(&self) -> bool {
+        self.0.load(Relaxed) == Self::HEAD
+    }
+
+    fn bytes_read(&self) {
+        if self.0.load(Relaxed) == Self::IDLE {
+            self.0.store(Self::HEAD, Relaxed);
+        }
+    }
+
+    fn bytes_written(&self) {
+        // a "100 Continue" is written before there is an answer
+        if self.0.load(Relaxed) == Self::ANSWERED {
+            self.0.store(Self::IDLE, Relaxed);
+        }
+    }
+}
+
+/// Closing a socket that holds unread bytes resets the connection, and a reset can destroy an answer that the
+/// client has not read (RFC 9112, section 9.6). So only the sending side is closed first, and what the client
+/// still sends is thrown away until it closes too, for a second at most.
+pub struct Connection {
+    stream: TcpStream,
+    phase: Arc<Phase>,
+    head_timeout: Duration,
+    /// Runs while a head is incomplete; made only when one does not come in one piece.
+    head_due: Option<Pin<Box<Sleep>>>,
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub fn new(stream: TcpStream, phase: Arc<Phase>, head_timeout: Duration) -> Self {
+        Self { stream, phase, head_timeout, head_due: None, closing: None }
+    }
+
+    /// Nothing has come: fine, unless a head has been incomplete for too long.
+    fn poll_head_due(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.phase.is_head() {
+            self.head_due = None;
+            return Poll::Pending;
+        }
+        let due = self.head_due.get_or_insert_with(|| Box::pin(sleep(self.head_timeout)));
+        due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let filled = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if read.is_pending() {
+            return this.poll_head_due(cx);
+        }
+        if buffer.filled().len() > filled {
+            this.phase.bytes_read();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.phase.bytes_written();
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.phase.bytes_written();
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.closing.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        let closing = this.closing.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        // the timer bounds the loop also where bytes keep coming
+        while closing.as_mut().poll(cx).is_pending() {
+            let mut scratch = [0; 4096];
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
