@@ -34,13 +34,22 @@ pub async fn shared() -> Option<(&'static Broker, &'static Service)> {
     let kafka = broker::shared()?;
     let service = SHARED
         .get_or_init(|| async {
-            for (_, topic) in FIXED_TOPICS {
-                kafka.create_topic(topic, 3, &[]).await;
-            }
+            create_fixed_topics(kafka).await;
             Service::on(kafka, &[]).await
         })
         .await;
     Some((kafka, service))
+}
+
+/// Makes the topics of the fixed routes on the shared broker, once.
+pub async fn create_fixed_topics(kafka: &Broker) {
+    static MADE: OnceCell<()> = OnceCell::const_new();
+    MADE.get_or_init(|| async {
+        for (_, topic) in FIXED_TOPICS {
+            kafka.create_topic(topic, 3, &[]).await;
+        }
+    })
+    .await;
 }
 
 pub struct Service {
