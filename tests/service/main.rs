@@ -12,11 +12,13 @@ mod support;
 
 mod bad_input;
 mod batch;
+mod check;
 mod delivery;
 mod embedded;
 mod endpoints;
 mod harness;
 mod load;
+mod logs;
 mod metrics;
 mod outage;
 mod partitioner;

@@ -5,19 +5,17 @@ use super::{
     client::Client,
     eventually,
     process::Process,
-    unique,
 };
 use serde_json::Value;
 use std::{
-    fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::Path,
     process::{Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// How long the service may take from its start to its log line `listening`.
@@ -36,19 +34,30 @@ pub async fn shared() -> Option<(&'static Broker, &'static Service)> {
     let kafka = broker::shared()?;
     let service = SHARED
         .get_or_init(|| async {
-            for (_, topic) in FIXED_TOPICS {
-                kafka.create_topic(topic, 3, &[]).await;
-            }
+            create_fixed_topics(kafka).await;
             Service::on(kafka, &[]).await
         })
         .await;
     Some((kafka, service))
 }
 
+/// Makes the topics of the fixed routes on the shared broker, once.
+pub async fn create_fixed_topics(kafka: &Broker) {
+    static MADE: OnceCell<()> = OnceCell::const_new();
+    MADE.get_or_init(|| async {
+        for (_, topic) in FIXED_TOPICS {
+            kafka.create_topic(topic, 3, &[]).await;
+        }
+    })
+    .await;
+}
+
 pub struct Service {
     process: Mutex<Process>,
     output: Output,
     address: SocketAddr,
+    /// The working directory, removed with the service.
+    _folder: TempDir,
 }
 
 /// What the process has printed so far, both streams, line by line.
@@ -78,7 +87,7 @@ impl Service {
     /// As [`Service::spawn`], with command-line arguments.
     pub async fn spawn_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let defaults = [("PORT", "0"), ("HOST", "127.0.0.1"), ("LOG_FORMAT", "json")];
-        let (mut process, output) = start(arguments, &[&defaults, variables].concat());
+        let (mut process, output, folder) = start(arguments, &[&defaults, variables].concat());
         let start = Instant::now();
         let address = loop {
             if let Some(address) = output.address() {
@@ -88,7 +97,7 @@ impl Service {
             assert!(start.elapsed() < START_LIMIT, "the service does not listen:\n{}", output.text());
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
-        Self { process: Mutex::new(process), output, address }
+        Self { process: Mutex::new(process), output, address, _folder: folder }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -150,7 +159,7 @@ pub struct Run {
 
 /// Runs the program where it is expected to end by itself.
 pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Run {
-    let (mut process, output) = start(arguments, variables);
+    let (mut process, output, _folder) = start(arguments, variables);
     let status = process.wait(Duration::from_secs(30)).await;
     let status = status.unwrap_or_else(|| panic!("it does not end:\n{}", output.text()));
     // the readers may still hold the last lines
@@ -158,18 +167,17 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Run {
     Run { status, output: output.text() }
 }
 
-fn start(arguments: &[&str], variables: &[(&str, &str)]) -> (Process, Output) {
+fn start(arguments: &[&str], variables: &[(&str, &str)]) -> (Process, Output, TempDir) {
     // a folder of its own, so that no `.env` is found
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("service"));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-inlet"));
-    command.args(arguments).current_dir(&folder).env_clear().envs(variables.iter().copied());
+    command.args(arguments).current_dir(folder.path()).env_clear().envs(variables.iter().copied());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = Process::spawn(&mut command, &folder);
+    let mut process = Process::spawn(&mut command, folder.path());
     let output = Output::default();
     output.collect(process.child().stdout.take().unwrap());
     output.collect(process.child().stderr.take().unwrap());
-    (process, output)
+    (process, output, folder)
 }
 
 impl Output {
