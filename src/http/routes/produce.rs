@@ -44,7 +44,10 @@ pub(super) async fn send(
 
 #[cfg(test)]
 mod tests {
-    use crate::{http::testing::App, produce::Error};
+    use crate::{
+        http::testing::App,
+        produce::{Error, fake::Step},
+    };
     use axum::body::Body;
     use futures_util::{StreamExt, stream};
 
