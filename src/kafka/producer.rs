@@ -132,7 +132,9 @@ impl Producer for KafkaProducer {
     }
 
     fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>> {
-        self.topics.known(name)
+        let known = self.topics.known(name);
+        // the first question may have made the broker begin to make the topic: so ask again
+        known.filter(|known| !(self.auto_create_topics && matches!(known, Err(Error::UnknownTopic(_)))))
     }
 
     fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
