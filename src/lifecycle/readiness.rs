@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How old the last probe may be. A probe runs every second and takes at most 3 s.
+/// How old the last probe may be. A probe runs every second and takes at most 2.5 s.
 const STALE_AFTER: Duration = Duration::from_millis(4500);
 
 /// Shared by the link to Kafka, which writes it, and by the HTTP routes, which read it.
@@ -44,12 +44,9 @@ impl Readiness {
         was_down
     }
 
-    /// Kafka does not answer. True where the link was up before.
-    pub fn link_down(&self, reason: &str) -> bool {
-        let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
-        let was_up = matches!(*link, Link::Up { .. });
-        *link = Link::Down { reason: reason.into() };
-        was_up
+    /// Kafka does not answer.
+    pub fn link_down(&self, reason: &str) {
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) = Link::Down { reason: reason.into() };
     }
 
     /// Why Kafka cannot be reached; None while it can.
@@ -104,7 +101,7 @@ mod tests {
         assert!(readiness.link_up());
         assert!(!readiness.link_up(), "it was up already");
         assert_eq!(readiness.fault(), None);
-        assert!(readiness.link_down("no broker answers"));
+        readiness.link_down("no broker answers");
         assert_eq!(readiness.fault().as_deref(), Some("no broker answers"));
     }
 
