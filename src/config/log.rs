@@ -1,3 +1,5 @@
+//! The group of the log.
+
 use super::{Faults, units, variables::Group};
 use serde::Deserialize;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};

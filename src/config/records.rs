@@ -1,3 +1,5 @@
+//! The group of what the service adds to records.
+
 use super::{Faults, Partitioner, units, variables::Group};
 use serde::Deserialize;
 
@@ -75,7 +77,7 @@ fn headers(text: &str) -> Result<RecordHeaders, String> {
             _ => return Err(HEADERS_ALLOWED.into()),
         }
     }
-    // A list of nothing but commas.
+    // a list of nothing but commas
     if headers == RecordHeaders::NONE { Err(HEADERS_ALLOWED.into()) } else { Ok(headers) }
 }
 

@@ -1,3 +1,5 @@
+//! The group of the connection to Kafka, the largest: a file each for what is more than one value.
+
 mod brokers;
 mod properties;
 mod security;
