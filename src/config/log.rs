@@ -14,6 +14,7 @@ pub struct Log {
     pub format: Option<LogFormat>,
 }
 
+/// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Pretty,

@@ -27,7 +27,9 @@ impl Default for Records {
 }
 
 impl RecordHeaders {
+    /// Every header.
     pub const ALL: Self = Self { content_type: true, trace_id: true, timestamp: true, traceparent: true };
+    /// No header: `none`.
     pub const NONE: Self =
         Self { content_type: false, trace_id: false, timestamp: false, traceparent: false };
 }

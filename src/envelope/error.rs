@@ -16,6 +16,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The name as clients and metrics see it.
     pub fn tag(self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",

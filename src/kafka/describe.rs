@@ -23,6 +23,7 @@ pub struct TopicDescription {
     pub described: Result<Described, RDKafkaErrorCode>,
 }
 
+/// A topic that the broker describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     pub partitions: usize,

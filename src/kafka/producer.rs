@@ -40,6 +40,7 @@ pub struct KafkaProducer {
     _link: LinkHandle,
 }
 
+/// Why the producer could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     #[error(transparent)]

@@ -28,6 +28,7 @@ enum Link {
 }
 
 impl Readiness {
+    /// Not ready: nothing is known of Kafka yet.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             draining: AtomicBool::new(false),
@@ -58,6 +59,7 @@ impl Readiness {
         }
     }
 
+    /// Whether Kafka answered its last probe, which was a moment ago.
     pub fn is_connected(&self) -> bool {
         self.link_fault().is_none()
     }
@@ -67,6 +69,7 @@ impl Readiness {
         self.draining.store(true, Relaxed);
     }
 
+    /// Whether the service is shutting down.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
@@ -85,6 +88,7 @@ impl Readiness {
         *self.missing_topics.write().unwrap_or_else(PoisonError::into_inner) = missing;
     }
 
+    /// The configured topics that do not exist, as of the last look.
     pub fn missing_topics(&self) -> Vec<TopicName> {
         self.missing_topics.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

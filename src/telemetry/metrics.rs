@@ -69,6 +69,7 @@ pub struct ProducerStatistics {
     pub brokers: Vec<BrokerStatistics>,
 }
 
+/// One broker, as the last statistics had it.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct BrokerStatistics {
     /// The node id, or `bootstrap` address before it is known.
@@ -210,6 +211,7 @@ impl Metrics {
         }
     }
 
+    /// Whether Kafka answers.
     pub fn set_connected(&self, connected: bool) {
         self.connected.set(connected.into());
     }
