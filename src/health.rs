@@ -50,7 +50,7 @@ fn ask(address: SocketAddr) -> io::Result<String> {
     let deadline = Instant::now() + TIMEOUT;
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    // One write: `write!` would send each part of the text as a segment of its own.
+    // one write: `write!` would send each part of the text as a segment of its own
     let request = format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
@@ -64,7 +64,7 @@ fn ask(address: SocketAddr) -> io::Result<String> {
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(read) => answer.extend(buffer.iter().take(read)),
-            // What a read time-out is called on Unix.
+            // what a read time-out is called on Unix
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::ErrorKind::TimedOut.into());
             }

@@ -68,11 +68,13 @@ fn say(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// A closed standard error leaves the exit code to tell.
 fn refuse(reason: impl Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "{reason}");
     ExitCode::from(USAGE)
 }
 
+/// As [`refuse`], for what may go well another time.
 fn fail(reason: impl Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "{reason}");
     ExitCode::FAILURE

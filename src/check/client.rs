@@ -102,13 +102,8 @@ impl CheckClient {
         };
         let settings = client::producer(&config.kafka, &config.limits);
         let settings = settings.map_err(|error| fail(error.to_string()))?;
-        let producer = settings.create_with_context(Events::default()).map_err(|error| {
-            fail(match error {
-                // Its own text holds the value, which may be a password.
-                KafkaError::ClientConfig(_, description, key, _) => format!("{key}: {description}"),
-                other => other.to_string(),
-            })
-        })?;
+        let producer = settings.create_with_context(Events::default());
+        let producer = producer.map_err(|error| fail(client::error_text(&error)))?;
         Ok(Self { producer, timeout: config.kafka.connection_timeout })
     }
 
@@ -135,7 +130,7 @@ impl CheckClient {
         let deadline = Instant::now() + self.timeout;
         loop {
             let answer = self.producer.client().fetch_metadata(None, ATTEMPT_TIMEOUT);
-            // A poll of no length would read a single event.
+            // a poll of no length would read a single event
             self.producer.poll(EVENT_WAIT);
             let code = match answer {
                 Ok(metadata) => return Ok(metadata.brokers().iter().map(Broker::from).collect()),

@@ -18,7 +18,7 @@ pub(super) enum Answer {
 
 /// The lines on TLS, authentication and metadata.
 pub(super) fn connection_lines(kafka: &config::Kafka, answer: &Answer, faults: &[Fault]) -> Vec<Line> {
-    // A retry mended what was before the metadata.
+    // a retry mended what was before the metadata
     let unmended = if matches!(answer, Answer::Metadata(_)) { &[] } else { faults };
     let connected = !matches!(answer, Answer::None(_));
     let tls = unmended.iter().find(|fault| is_tls(fault));
@@ -45,7 +45,7 @@ fn metadata_line(answer: &Answer, faults: &[Fault], refused: bool) -> Line {
             Line::new(Verdict::Skipped, SUBJECT, "not to be had without a connection")
         }
         Answer::None(code) => {
-            // That all brokers are down follows from the fault of each and says less.
+            // that all brokers are down follows from the fault of each and says less
             let telling = faults.iter().find(|fault| fault.code != RDKafkaErrorCode::AllBrokersDown);
             let reason = telling.map_or_else(|| code.to_string(), |fault| fault.reason.clone());
             let advice = "if the port belongs to Kafka, its listener may want TLS (KAFKA_SSL) or SASL \

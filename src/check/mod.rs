@@ -20,7 +20,7 @@ use std::io::{self, Write};
 /// Checks the settings against the Kafka they name and prints what it finds on stdout. With `write` it also
 /// produces one marked record to that topic. True where nothing failed.
 pub fn run(config: &Config, write: Option<TopicName>) -> bool {
-    // A reader that went away takes the verdict with it.
+    // a reader that went away takes the verdict with it
     report(config, write.as_ref(), &mut io::stdout().lock()).unwrap_or(false)
 }
 

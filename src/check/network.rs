@@ -9,9 +9,6 @@ use std::{
 /// For one TCP connection to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Kafka's and librdkafka's port where none is named.
-const DEFAULT_PORT: u16 = 9092;
-
 const TCP: &str = "TCP";
 
 /// The lines on one entry of KAFKA_BROKERS.
@@ -87,14 +84,10 @@ fn connect(subject: &str, addresses: &[SocketAddr], advice: &str) -> Vec<Line> {
     lines.collect()
 }
 
-/// `host`, `host:port` or `[IPv6]:port`, with or without the `PLAINTEXT://` that librdkafka also takes.
+/// `host:port` or `[IPv6]:port`, as the settings make every entry.
 fn host_and_port(broker: &str) -> (&str, u16) {
-    let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
-    let (host, port) = match broker.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(DEFAULT_PORT)),
-        _ => (broker, DEFAULT_PORT),
-    };
-    (host.trim_start_matches('[').trim_end_matches(']'), port)
+    let (host, port) = broker.rsplit_once(':').unwrap_or((broker, ""));
+    (host.trim_start_matches('[').trim_end_matches(']'), port.parse().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -109,10 +102,7 @@ mod tests {
     #[test]
     fn every_form_of_a_broker_address_is_understood() {
         assert_eq!(host_and_port("kafka:19092"), ("kafka", 19092));
-        assert_eq!(host_and_port("kafka"), ("kafka", 9092));
         assert_eq!(host_and_port("[::1]:9093"), ("::1", 9093));
-        assert_eq!(host_and_port("[::1]"), ("::1", 9092));
-        assert_eq!(host_and_port("SASL_SSL://kafka:9094"), ("kafka", 9094));
     }
 
     #[test]

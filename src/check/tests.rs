@@ -1,3 +1,5 @@
+//! The whole report, against librdkafka's mock cluster.
+
 use super::*;
 use crate::kafka::EmbeddedCluster;
 use std::{net::TcpListener, time::Duration};

@@ -10,8 +10,8 @@ use rdkafka::{
 /// The header by which consumers can tell the record from real ones; its value is the service's version.
 const HEADER: &str = "kafka-inlet-check";
 
-/// Produces one record without a key and waits for its acknowledgement by all in-sync replicas (librdkafka's
-/// default `acks`, which no setting changes).
+/// Produces one record without a key and waits for its acknowledgement by all in-sync replicas (`acks=all`,
+/// as for the service's own records).
 pub(super) fn one_record(client: &CheckClient, config: &Config, topic: &TopicName) -> Line {
     let value = serde_json::json!({
         "kafka_inlet_check": true,

@@ -45,7 +45,7 @@ fn read_dotenv(path: &Path, faults: &mut Faults) -> Variables {
                 read_to = position(&text, read_to, &name);
                 variables.insert(name, value);
             }
-            // The line itself may hold a password, so only its number is told.
+            // the line itself may hold a password, so only its number is told
             Err(dotenvy::Error::LineParse(part, _)) => {
                 read_to = position(&text, read_to, &part);
                 faults.add(

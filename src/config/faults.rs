@@ -60,6 +60,7 @@ impl Faults {
         self.0.iter().any(|fault| variables.contains(&fault.variable.as_str()))
     }
 
+    /// True where the settings can be used.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,3 +1,5 @@
+//! The group of the listener.
+
 use super::{Faults, units, variables::Group};
 use serde::Deserialize;
 use std::{

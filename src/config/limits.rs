@@ -1,3 +1,5 @@
+//! The group of what bounds memory.
+
 use super::{Faults, units, variables::Group};
 use serde::Deserialize;
 

@@ -1,3 +1,5 @@
+//! The group of the log.
+
 use super::{Faults, units, variables::Group};
 use serde::Deserialize;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
@@ -12,6 +14,7 @@ pub struct Log {
     pub format: Option<LogFormat>,
 }
 
+/// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Pretty,

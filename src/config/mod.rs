@@ -25,7 +25,7 @@ pub use kafka::{Compression, Kafka, Partitioner, Sasl, SaslMechanism, Tls};
 pub use limits::Limits;
 pub use log::{Log, LogFormat};
 pub use records::{RecordHeaders, Records};
-pub use relations::FLUSH_TIMEOUT;
+pub use relations::{FLUSH_TIMEOUT, REPORT_MARGIN};
 pub use secret::Secret;
 pub use topics::Topics;
 

@@ -1,3 +1,5 @@
+//! The group of what the service adds to records.
+
 use super::{Faults, Partitioner, units, variables::Group};
 use serde::Deserialize;
 
@@ -25,7 +27,9 @@ impl Default for Records {
 }
 
 impl RecordHeaders {
+    /// Every header.
     pub const ALL: Self = Self { content_type: true, trace_id: true, timestamp: true, traceparent: true };
+    /// No header: `none`.
     pub const NONE: Self =
         Self { content_type: false, trace_id: false, timestamp: false, traceparent: false };
 }
@@ -75,7 +79,7 @@ fn headers(text: &str) -> Result<RecordHeaders, String> {
             _ => return Err(HEADERS_ALLOWED.into()),
         }
     }
-    // A list of nothing but commas.
+    // a list of nothing but commas
     if headers == RecordHeaders::NONE { Err(HEADERS_ALLOWED.into()) } else { Ok(headers) }
 }
 

@@ -9,8 +9,9 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Kubernetes kills a pod 30 s after its SIGTERM by default; 5 s are left for what nobody planned.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(25);
 
-/// librdkafka gives a record up this much before its request is answered.
-const DELIVERY_MARGIN: Duration = Duration::from_secs(2);
+/// How much before its request is answered librdkafka gives a record up: it looks for expired records once a
+/// second, so its report comes up to a second late.
+pub const REPORT_MARGIN: Duration = Duration::from_secs(2);
 
 /// What one record of a batch reserves beside its value: bookkeeping and automatic headers, rounded up.
 const BYTES_BESIDE_A_VALUE: usize = 1024;
@@ -45,7 +46,7 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
         );
     }
 
-    let time_in_queue = kafka.delivery_timeout.saturating_sub(DELIVERY_MARGIN);
+    let time_in_queue = kafka.delivery_timeout.saturating_sub(REPORT_MARGIN);
     if kafka.linger_ms >= time_in_queue.as_secs_f64() * 1000.0
         && !faults.concern(&["KAFKA_LINGER_MS", "KAFKA_DELIVERY_TIMEOUT_MS"])
     {
@@ -54,13 +55,13 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
             format!(
                 "it is {} and must be below KAFKA_DELIVERY_TIMEOUT_MS - {} ({})",
                 kafka.linger_ms,
-                DELIVERY_MARGIN.as_millis(),
+                REPORT_MARGIN.as_millis(),
                 time_in_queue.as_millis()
             ),
         );
     }
 
-    // A body and the records made from it are held together.
+    // a body and the records made from it are held together
     let least_in_flight = limits
         .max_body_bytes
         .saturating_mul(2)

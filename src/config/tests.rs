@@ -102,7 +102,7 @@ fn every_fault_of_every_group_is_reported_in_one_run() {
 #[test]
 fn every_variable_is_read_by_its_own_name() {
     for name in variable_names() {
-        // Not legal for any of them: a control character, an unknown word, and a relation that is not met.
+        // not legal for any of them: a control character, an unknown word, and a relation that is not met
         let text = faults(&[(&name, "no\u{1}thing legal")]);
         assert!(text.lines().any(|line| line.starts_with(&format!("{name}: "))), "{name}: {text}");
     }

@@ -1,3 +1,5 @@
+//! The group of the fixed routes' topics.
+
 use super::{Faults, variables::Group};
 use crate::produce::TopicName;
 use serde::Deserialize;

@@ -23,7 +23,7 @@ pub(super) trait Group: DeserializeOwned {
     }
 
     fn read(variables: &Variables, faults: &mut Faults) -> Option<Self> {
-        // envy folds the case of names and refuses the duplicates which that makes, so it sees exact names only.
+        // envy folds the case of names and refuses the duplicates which that makes, so it sees exact names only
         let own = Self::names().into_iter().filter_map(|name| {
             let value = variables.get(&name)?.clone();
             Some((name, value))
@@ -38,7 +38,7 @@ pub(super) trait Group: DeserializeOwned {
 /// The fields that serde's derived code announces to a deserializer.
 fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut fields: &'static [&'static str] = &[];
-    // Always an error: the probe stops once it has been told.
+    // always an error: the probe stops once it has been told
     let _: Result<T, ValueError> = T::deserialize(FieldProbe(&mut fields));
     fields
 }

@@ -16,6 +16,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The name as clients and metrics see it.
     pub fn tag(self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
@@ -48,7 +49,14 @@ impl Error {
     /// A syntax error is `invalid_json`; JSON of another shape than expected is `invalid_body`.
     pub(super) fn from_json(error: &serde_json::Error) -> Self {
         let kind = if error.is_data() { Kind::InvalidBody } else { Kind::InvalidJson };
-        Self::new(kind, error.to_string())
+        let text = error.to_string();
+        // serde quotes the whole string that stands where another type must
+        match text.rsplit_once(", expected ") {
+            Some((found, expected)) if found.starts_with("invalid type: ") => {
+                Self::new(kind, format!("the body must be {expected}"))
+            }
+            _ => Self::new(kind, text),
+        }
     }
 }
 

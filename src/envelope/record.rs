@@ -43,8 +43,8 @@ impl Reader<'_> {
         let headers = headers(&fields)?;
         let timestamp = timestamp(&fields)?.unwrap_or(self.context.now_ms);
         let value = match form {
-            Form::Value { value, project } => Some(self.value(value, project)),
-            Form::Message { message, project } => Some(self.message(message, project, timestamp)),
+            Form::Value { value, project } => Some(self.value(value, project)?),
+            Form::Message { message, project } => Some(self.message(message, project, timestamp)?),
             Form::Tombstone if key.is_none() => {
                 return Err(Error::new(
                     Kind::InvalidKey,
@@ -94,15 +94,20 @@ impl Reader<'_> {
         }
     }
 
-    fn value(&mut self, value: &RawValue, project: &RawValue) -> Bytes {
+    fn value(&mut self, value: &RawValue, project: &RawValue) -> Result<Bytes, Error> {
         if !value.get().starts_with('{') {
-            return splice::into_wrapper(value.get(), project.get(), &mut self.buffer);
+            return Ok(splice::into_wrapper(value.get(), project.get(), &mut self.buffer));
         }
         let additions = [Addition { name: "project", json: project.get(), existing: Existing::Replace }];
         splice::into_object(value.get(), &additions, &mut self.buffer)
     }
 
-    fn message(&mut self, message: &RawValue, project: Option<&RawValue>, timestamp: i64) -> Bytes {
+    fn message(
+        &mut self,
+        message: &RawValue,
+        project: Option<&RawValue>,
+        timestamp: i64,
+    ) -> Result<Bytes, Error> {
         let project = project.map(|project| Addition {
             name: "project",
             json: project.get(),
@@ -111,7 +116,7 @@ impl Reader<'_> {
         let Some(source) = self.context.source else {
             return match project {
                 Some(project) => splice::into_object(message.get(), &[project], &mut self.buffer),
-                None => self.body.slice_ref(message.get().as_bytes()),
+                None => Ok(self.body.slice_ref(message.get().as_bytes())),
             };
         };
         let timestamp = format!("\"{}\"", rfc3339(timestamp));
@@ -230,14 +235,15 @@ fn rfc3339(millis: i64) -> String {
 
 fn headers(fields: &Fields<'_>) -> Result<Vec<Header>, Error> {
     let Some(headers) = given(fields.headers) else { return Ok(Vec::new()) };
+    const EXPECTED: &str = "`headers` must be an object of strings or {\"base64\":\"…\"}";
+    if !headers.get().starts_with('{') {
+        return Err(Error::new(Kind::InvalidHeader, EXPECTED));
+    }
     serde_json::from_str::<Headers>(headers.get()).map(|headers| headers.0).map_err(|error| {
         let reason = error.to_string();
         // the place within the member would mislead
         let reason = reason.split(" at line ").next().unwrap_or_default();
-        Error::new(
-            Kind::InvalidHeader,
-            format!("`headers` must be an object of strings or {{\"base64\":\"…\"}}: {reason}"),
-        )
+        Error::new(Kind::InvalidHeader, format!("{EXPECTED}: {reason}"))
     })
 }
 

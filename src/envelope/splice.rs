@@ -1,6 +1,6 @@
 //! The record's value: the sender's JSON byte for byte, with metadata spliced in.
 
-use super::members;
+use super::{Error, Kind, members};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// A member to add. `json` is the JSON text of its value.
@@ -19,9 +19,13 @@ pub enum Existing {
     Keep,
 }
 
+/// Bytes by which a member that is repeated may lengthen any object; a longer one may double.
+const REPEATS_MAY_ADD: usize = 256;
+
 /// The sender's object with the additions, the new members last and in order. `object` must be a JSON object.
-/// The result is cut off the front of `buffer`, so that the values of one batch share an allocation.
-pub fn into_object(object: &str, additions: &[Addition<'_>], buffer: &mut BytesMut) -> Bytes {
+/// The result is cut off the front of `buffer`, so that the values of one batch share an allocation. Refuses an
+/// object that would grow out of proportion, because it repeats a member whose replacement is long.
+pub fn into_object(object: &str, additions: &[Addition<'_>], buffer: &mut BytesMut) -> Result<Bytes, Error> {
     // the places of values to replace: start, end, index of the addition
     let mut replaced: Vec<(usize, usize, usize)> = Vec::new();
     let mut present = [false; MAX_ADDITIONS];
@@ -36,8 +40,14 @@ pub fn into_object(object: &str, additions: &[Addition<'_>], buffer: &mut BytesM
             }
         });
     }
+    let repeats: usize = replaced.iter().skip(1).map(|&(_, _, index)| additions[index].json.len()).sum();
+    if repeats > object.len() + REPEATS_MAY_ADD {
+        let name = replaced.first().map_or("", |&(_, _, index)| additions[index].name);
+        let detail = format!("the object has the member `{name}` {} times; send it once", replaced.len());
+        return Err(Error::new(Kind::InvalidBody, detail));
+    }
     let added: usize = additions.iter().map(|addition| addition.name.len() + addition.json.len() + 4).sum();
-    buffer.reserve(object.len() + added * (1 + replaced.len()));
+    buffer.reserve(object.len() + added + repeats);
     let end = object.rfind('}').unwrap_or(object.len());
     let mut from = 0;
     for (start, stop, index) in replaced {
@@ -54,7 +64,7 @@ pub fn into_object(object: &str, additions: &[Addition<'_>], buffer: &mut BytesM
         }
     }
     buffer.put_slice(&object.as_bytes()[end..]);
-    buffer.split().freeze()
+    Ok(buffer.split().freeze())
 }
 
 /// More than any record form adds.
@@ -82,7 +92,7 @@ mod tests {
 
     fn project(object: &str) -> String {
         let additions = [Addition { name: "project", json: "\"p\"", existing: Existing::Replace }];
-        String::from_utf8(into_object(object, &additions, &mut BytesMut::new()).to_vec()).unwrap()
+        String::from_utf8(into_object(object, &additions, &mut BytesMut::new()).unwrap().to_vec()).unwrap()
     }
 
     #[test]
@@ -127,7 +137,7 @@ mod tests {
             Addition { name: "source", json: "\"s\"", existing: Existing::Keep },
         ];
         let out = into_object(r#"{"timestamp":null}"#, &additions, &mut BytesMut::new());
-        assert_eq!(out, r#"{"timestamp":null,"source":"s"}"#);
+        assert_eq!(out.unwrap(), r#"{"timestamp":null,"source":"s"}"#);
     }
 
     #[test]
@@ -165,7 +175,7 @@ mod tests {
             let buffer = &mut BytesMut::new();
             let (landed, mut expected) = if let serde_json::Value::Object(members) = &value {
                 let additions = [Addition { name: "project", json: &project_json, existing: Existing::Replace }];
-                (into_object(&text, &additions, buffer), members.clone())
+                (into_object(&text, &additions, buffer).unwrap(), members.clone())
             } else {
                 let wrapped = [("value".to_owned(), value.clone())];
                 (into_wrapper(&text, &project_json, buffer), wrapped.into_iter().collect())

@@ -37,6 +37,16 @@ fn an_object_gets_the_project_and_keeps_its_bytes() {
 }
 
 #[test]
+fn a_project_that_is_repeated_cannot_multiply_the_body() {
+    let repeated = vec![r#""project":0"#; 100_000].join(",");
+    let body = format!(r#"{{"topic":"t","value":{{{repeated}}},"project":"{}"}}"#, "p".repeat(1 << 20));
+    assert_eq!(kind(named(&body)), Kind::InvalidBody);
+    let (few, short) = ([r#""project":0"#; 10].join(","), "p".repeat(36));
+    let landed = value(&format!(r#"{{"topic":"t","value":{{{few}}},"project":"{short}"}}"#));
+    assert_eq!(landed.matches(&short).count(), 10);
+}
+
+#[test]
 fn any_other_value_is_wrapped() {
     for json in ["null", "1.50", "\"x\"", "[1, 2]", "true"] {
         let body = format!(r#"{{"topic":"t","value":{json},"project":"p"}}"#);
@@ -103,6 +113,15 @@ fn a_topic_is_required_and_must_be_legal() {
     for topic in ["1", "\"\"", "\"a b\"", "\"..\"", "\"__consumer_offsets\"", "[]", "true"] {
         let body = format!(r#"{{"topic":{topic},"value":1,"project":"p"}}"#);
         assert_eq!(kind(named(&body)), Kind::InvalidTopic, "{topic}");
+    }
+}
+
+#[test]
+fn a_fault_does_not_quote_what_the_sender_sent() {
+    for body in [r#""s3cret""#, r#"["s3cret"]"#] {
+        let error = named(body).unwrap_err();
+        assert_eq!(error.kind, Kind::InvalidBody);
+        assert!(error.detail.contains("an object") && !error.detail.contains("s3cret"), "{}", error.detail);
     }
 }
 

@@ -1,5 +1,5 @@
-//! A client's TCP stream: gives a head that has begun its time, and closes so that the client can read the last
-//! answer.
+//! A client's TCP stream: gives a head that has begun and an answer that is not read their time, and closes so
+//! that the client can read the last answer.
 
 use std::{
     future::Future,
@@ -20,6 +20,8 @@ use tokio::{
 
 /// How long the client may take to close its side.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a client may take no byte of its answer.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the connection is at. hyper has one time limit for a head that stalls and for a connection that idles;
 /// telling them apart keeps idle connections open for longer than a load balancer does.
@@ -71,12 +73,20 @@ pub struct Connection {
     head_timeout: Duration,
     /// Runs while a head is incomplete; made only when one does not come in one piece.
     head_due: Option<Pin<Box<Sleep>>>,
+    write_timeout: Duration,
+    /// Runs while the client takes nothing.
+    write_due: Option<Pin<Box<Sleep>>>,
     closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, phase: Arc<Phase>, head_timeout: Duration) -> Self {
-        Self { stream, phase, head_timeout, head_due: None, closing: None }
+    pub fn new(
+        stream: TcpStream,
+        phase: Arc<Phase>,
+        head_timeout: Duration,
+        write_timeout: Duration,
+    ) -> Self {
+        Self { stream, phase, head_timeout, head_due: None, write_timeout, write_due: None, closing: None }
     }
 
     /// Nothing has come: fine, unless a head has been incomplete for too long.
@@ -86,6 +96,20 @@ impl Connection {
             return Poll::Pending;
         }
         let due = self.head_due.get_or_insert_with(|| Box::pin(sleep(self.head_timeout)));
+        due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// What a write came to; an error where the client has taken nothing for too long.
+    fn poll_write_due(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.write_due = None;
+            return written;
+        }
+        let due = self.write_due.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
         due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -112,7 +136,8 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.phase.bytes_written();
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.poll_write_due(cx, written)
     }
 
     fn poll_write_vectored(
@@ -121,7 +146,8 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.phase.bytes_written();
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.poll_write_due(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -148,5 +174,24 @@ impl AsyncWrite for Connection {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{io::AsyncWriteExt, net::TcpListener, time::timeout};
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let short = Duration::from_millis(100);
+        let mut connection = Connection::new(stream, Arc::default(), short, short);
+        // more than the buffers of both ends hold
+        let answer = vec![0; 64 << 20];
+        let written = timeout(Duration::from_secs(5), connection.write_all(&answer)).await.unwrap();
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

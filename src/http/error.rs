@@ -12,6 +12,7 @@ use tracing::Level;
 /// Seconds until a retry makes sense, for 429 and 503.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// Why a request is answered with a problem.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error(transparent)]
@@ -71,6 +72,7 @@ impl ApiError {
         }
     }
 
+    /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Produce(error) => produce_status(error),
@@ -211,6 +213,7 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// All that a client is told of a bug.
 pub const INTERNAL_DETAIL: &str = "a fault in this service; the record may have been written. The operator finds the x-request-id in its log";
 
 /// The text of a produce error that the client may read.
@@ -218,6 +221,7 @@ pub fn public_detail(error: &produce::Error) -> String {
     if let produce::Error::Internal(_) = error { INTERNAL_DETAIL.into() } else { error.to_string() }
 }
 
+/// The status of a produce error, the only such map.
 pub fn produce_status(error: &produce::Error) -> StatusCode {
     use produce::Error as E;
     match error {
@@ -289,6 +293,7 @@ pub fn level_of(error: &produce::Error) -> Level {
     }
 }
 
+/// Adds `Retry-After` where the status calls for it.
 pub fn set_retry_after(response: &mut Response) {
     if matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);

@@ -40,6 +40,7 @@ use utoipa::{IntoResponses, OpenApi, ToSchema};
 )]
 struct Document;
 
+/// The description of everything that is served.
 pub fn document() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
@@ -103,6 +104,7 @@ pub struct TombstoneForm {
     options: RecordOptions,
 }
 
+/// What every form may have.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes a body")]
 pub struct RecordOptions {
@@ -121,6 +123,8 @@ pub enum HeaderText {
         /// RFC 4648.
         base64: String,
     },
+    /// A header without a value.
+    Null,
 }
 
 /// The record's timestamp; absent: now.

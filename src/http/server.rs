@@ -1,6 +1,6 @@
 //! The listener: accepts connections, bounds their number and their headers' time, and drains them at the end.
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, WRITE_TIMEOUT};
 use crate::{config, telemetry::metrics::Metrics};
 use axum::{Router, response::Response};
 use hyper::{
@@ -71,7 +71,8 @@ impl Server {
             // answers are written whole, so waiting for more bytes would only delay them
             let _ = stream.set_nodelay(true);
             let phase = Arc::new(Phase::default());
-            let connection = Connection::new(stream, Arc::clone(&phase), self.settings.header_timeout);
+            let connection =
+                Connection::new(stream, Arc::clone(&phase), self.settings.header_timeout, WRITE_TIMEOUT);
             let service = in_phases(self.router.clone(), phase);
             let connection = builder.serve_connection(TokioIo::new(connection), service);
             let connection = graceful.watch(connection);

@@ -52,10 +52,12 @@ impl Deref for AppState {
 }
 
 impl AppState {
+    /// Takes what the composition root has built.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(Inner { parts, missing_topics_said: Mutex::new(HashMap::new()) }))
     }
 
+    /// The bytes that may be in flight.
     pub fn budget(&self) -> &Arc<Budget> {
         self.pipeline.budget()
     }

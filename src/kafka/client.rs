@@ -1,12 +1,8 @@
 //! The only file that spells librdkafka's configuration keys.
 
-use crate::config::{Kafka, Limits, Sasl, Tls};
+use crate::config::{Kafka, Limits, REPORT_MARGIN, Sasl, Tls};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 use std::{path::Path, time::Duration};
-
-/// How much earlier than the pipeline librdkafka gives up on a record: it looks for expired records once a
-/// second, so its report comes up to a second late.
-const REPORT_MARGIN: Duration = Duration::from_secs(2);
 
 /// Bytes above the largest body, so that librdkafka is never the one that refuses a size.
 const SIZE_MARGIN: usize = 1 << 20;
@@ -14,6 +10,10 @@ const SIZE_MARGIN: usize = 1 << 20;
 /// librdkafka's upper bound of `message.max.bytes`.
 const MESSAGE_MAX_BYTES: usize = 1_000_000_000;
 
+/// librdkafka's upper bound of `queue.buffering.max.kbytes`.
+const QUEUE_MAX_KBYTES: usize = 2_147_483_647;
+
+/// Why librdkafka would not work with the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The text is librdkafka's own; it names the property and, where it is a secret, not its value.
@@ -21,8 +21,15 @@ pub enum ConfigError {
     Property { variable: String, property: String, reason: String },
 }
 
+/// The configuration of the admin client: the producer's connection, with the operator's own properties.
+pub fn admin(kafka: &Kafka) -> Result<ClientConfig, ConfigError> {
+    let mut client = connection(kafka);
+    set_properties(&mut client, kafka)?;
+    Ok(client)
+}
+
 /// What every client of the cluster shares: where it is and how to prove who we are.
-pub fn connection(kafka: &Kafka) -> ClientConfig {
+fn connection(kafka: &Kafka) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set_log_level(RDKafkaLogLevel::Info);
     client
@@ -50,6 +57,8 @@ pub fn producer(kafka: &Kafka, limits: &Limits) -> Result<ClientConfig, ConfigEr
     let mut client = connection(kafka);
     let message_max_bytes =
         (limits.max_body_bytes.max(limits.max_record_bytes) + SIZE_MARGIN).min(MESSAGE_MAX_BYTES);
+    // above what the admission budget lets in, so that a full queue is never the first signal
+    let queue_kbytes = (2 * limits.max_in_flight_bytes / 1024 + 1024).min(QUEUE_MAX_KBYTES);
     client
         .set("acks", "all")
         .set("enable.idempotence", kafka.idempotence.to_string())
@@ -61,13 +70,10 @@ pub fn producer(kafka: &Kafka, limits: &Limits) -> Result<ClientConfig, ConfigEr
         .set("compression.type", kafka.compression.as_str())
         .set("allow.auto.create.topics", kafka.allow_auto_create_topics.to_string())
         .set("message.max.bytes", message_max_bytes.to_string())
-        // above what the admission budget lets in, so that a full queue is never the first signal
-        .set("queue.buffering.max.kbytes", (2 * limits.max_in_flight_bytes / 1024 + 1024).to_string())
+        .set("queue.buffering.max.kbytes", queue_kbytes.to_string())
         .set("queue.buffering.max.messages", "0")
         .set("statistics.interval.ms", "5000");
-    for (property, value) in &kafka.properties {
-        set_checked(&mut client, property, value)?;
-    }
+    set_properties(&mut client, kafka)?;
     client.create_native_config().map_err(|error| property_error(&error, |_| None))?;
     Ok(client)
 }
@@ -79,12 +85,25 @@ pub fn alone(producer: &ClientConfig) -> ClientConfig {
     client
 }
 
-fn set_checked(client: &mut ClientConfig, property: &str, value: &str) -> Result<(), ConfigError> {
-    let mut alone = ClientConfig::new();
-    alone.set(property, value);
-    alone.create_native_config().map_err(|error| property_error(&error, |name| Some(variable_of(name))))?;
-    client.set(property, value);
+/// Sets the operator's own properties, each checked by itself, so that an error names its variable.
+fn set_properties(client: &mut ClientConfig, kafka: &Kafka) -> Result<(), ConfigError> {
+    for (property, value) in &kafka.properties {
+        let mut alone = ClientConfig::new();
+        alone.set(property, value);
+        alone
+            .create_native_config()
+            .map_err(|error| property_error(&error, |name| Some(variable_of(name))))?;
+        client.set(property, value);
+    }
     Ok(())
+}
+
+/// librdkafka's text, without the value of a property that it refuses, which may be a password.
+pub fn error_text(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, reason, property, _value) => format!("{property}: {reason}"),
+        other => other.to_string(),
+    }
 }
 
 fn property_error(error: &KafkaError, variable: impl Fn(&str) -> Option<String>) -> ConfigError {
@@ -200,9 +219,34 @@ mod tests {
     }
 
     #[test]
+    fn an_error_does_not_show_the_value_of_a_property() {
+        let error = ClientConfig::new().set("no.such.property", "hunter2").create_native_config().err();
+        let text = error_text(&error.unwrap());
+        assert!(text.contains("no.such.property") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
     fn other_properties_pass_through() {
         let properties = [("batch.size".to_owned(), "500000".to_owned())].into();
         let client = producer(&Kafka { properties, ..kafka() }, &Limits::default()).unwrap();
         assert_eq!(client.get("batch.size"), Some("500000"));
+    }
+
+    #[test]
+    fn the_admin_client_connects_with_the_same_properties() {
+        let properties = [("broker.address.family".to_owned(), "v4".to_owned())].into();
+        let client = admin(&Kafka { properties, ..kafka() }).unwrap();
+        assert_eq!(client.get("broker.address.family"), Some("v4"));
+    }
+
+    #[test]
+    fn the_largest_settings_are_within_librdkafkas_bounds() {
+        let limits = Limits {
+            max_body_bytes: 1 << 30,
+            max_record_bytes: 999_000_000,
+            max_in_flight_bytes: 1 << 40,
+            ..Limits::default()
+        };
+        assert!(producer(&kafka(), &limits).is_ok());
     }
 }

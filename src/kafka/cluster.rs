@@ -63,14 +63,19 @@ impl Cluster {
         self.shared.load()
     }
 
-    /// The producer whose record batches hold one record each.
+    /// The producer whose record batches hold one record each; a new one where it had a fatal error of its own.
     pub fn alone(&self) -> Result<Arc<PolledProducer>, StartError> {
         let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(producer) = &*alone {
+        if let Some(producer) = &*alone
+            && producer.client().fatal_error().is_none()
+        {
             return Ok(Arc::clone(producer));
         }
-        let producer = Arc::new(self.start_producer(&client::alone(&self.config))?);
-        Ok(Arc::clone(alone.insert(producer)))
+        let fresh = Arc::new(self.start_producer(&client::alone(&self.config))?);
+        if let Some(lost) = alone.replace(Arc::clone(&fresh)) {
+            retire(lost);
+        }
+        Ok(fresh)
     }
 
     fn start_producer(&self, config: &ClientConfig) -> Result<PolledProducer, StartError> {

@@ -74,6 +74,7 @@ impl ClientContext for Context {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
+        // the next ones will do
         let _ = self.events.try_send(Event::Statistics(statistics.to_vec()));
     }
 
@@ -103,7 +104,10 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, ack: Box<Ack>) {
         let (message, failure) = match result {
             Ok(message) => (message, None),
-            Err((error, message)) => (message, error.rdkafka_error_code()),
+            // an error without a code is an error still
+            Err((error, message)) => {
+                (message, Some(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)))
+            }
         };
         let append_time = match message.timestamp() {
             Timestamp::LogAppendTime(millis) if self.broker == Broker::Kafka => Some(millis),

@@ -23,6 +23,7 @@ pub struct TopicDescription {
     pub described: Result<Described, RDKafkaErrorCode>,
 }
 
+/// A topic that the broker describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     pub partitions: usize,
@@ -79,7 +80,7 @@ pub fn describe_topics<C: ClientContext>(
     topics: &[TopicName],
     timeout: Duration,
 ) -> Result<Vec<TopicDescription>, DescribeError> {
-    // Topic names hold no zero byte, by Kafka's own rule.
+    // topic names hold no zero byte, by Kafka's own rule
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(topic.as_str()).ok()).collect();
     let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
@@ -198,7 +199,7 @@ unsafe fn operations(description: *const rd_kafka_TopicDescription_t) -> Option<
     // before they get here; each name is a static C string.
     unsafe {
         let operations = bindings::rd_kafka_TopicDescription_authorized_operations(description, &mut count);
-        // Null is the broker's silence. An empty list is a broker that tells of no right.
+        // null is the broker's silence; an empty list is a broker that tells of no right
         if operations.is_null() {
             return None;
         }

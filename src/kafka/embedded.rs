@@ -39,7 +39,7 @@ impl EmbeddedCluster {
         let (report, started) = mpsc::channel();
         let (alive, until_dropped) = mpsc::channel();
         let topics = topics.to_vec();
-        // MockCluster is not Send: the thread that makes it keeps it.
+        // MockCluster is not Send: the thread that makes it keeps it
         let thread = thread::Builder::new()
             .name("embedded-kafka".into())
             .spawn(move || keep_cluster(&topics, partitions, &report, &until_dropped))?;
@@ -59,11 +59,13 @@ impl Drop for EmbeddedCluster {
     fn drop(&mut self) {
         drop(self.alive.take());
         if let Some(thread) = self.thread.take() {
+            // a panic in it ended the cluster as well
             let _ = thread.join();
         }
     }
 }
 
+/// Runs on the cluster's own thread. `start` waits for the report, so it always has a receiver.
 fn keep_cluster(
     topics: &[TopicName],
     partitions: i32,
@@ -85,7 +87,7 @@ fn keep_cluster(
         }
     }
     let _ = report.send(Ok(cluster.bootstrap_servers()));
-    // Nothing is ever sent: this returns when the handle is dropped.
+    // nothing is ever sent: this returns when the handle is dropped
     let _ = until_dropped.recv();
 }
 

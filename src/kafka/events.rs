@@ -20,8 +20,8 @@ pub async fn consume(mut events: mpsc::Receiver<Event>, metrics: Arc<Metrics>) {
     }
 }
 
-/// librdkafka's level, one lower where the line is about a connection: the link says once what is wrong, and
-/// librdkafka repeats it for every attempt.
+/// librdkafka's levels, all but the gravest lowered: nearly every line is about a connection, of which the link
+/// says once what is wrong, and librdkafka with every attempt.
 fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {

@@ -70,11 +70,18 @@ impl Link {
         loop {
             let pause = match self.probe() {
                 Ok(()) => {
-                    if !self.readiness.is_connected() || topics_due <= Instant::now() {
+                    let connected = self.readiness.is_connected();
+                    if connected {
+                        // before the topics: their answers may come after this proof has aged
+                        self.up(None);
+                    }
+                    if !connected || topics_due <= Instant::now() {
                         self.look_for_topics(!connected_before);
                         topics_due = Instant::now() + TOPICS_EVERY;
                     }
-                    self.up(outage.take());
+                    if !connected {
+                        self.up(outage.take());
+                    }
                     connected_before = true;
                     backoff.reset();
                     PROBE_EVERY
@@ -126,15 +133,18 @@ impl Link {
         }
     }
 
-    /// Learns the configured topics before traffic needs them, and names those that do not exist.
+    /// Learns the configured topics before traffic needs them, and names those that do not exist. Stops at the
+    /// first question without an answer, because it keeps the next probe waiting.
     fn look_for_topics(&mut self, first: bool) {
         if first && let Some(create) = &mut self.settings.create_topics {
             create();
         }
         let mut missing = Vec::new();
         for topic in &self.settings.topics {
-            if let Err(Error::UnknownTopic(_)) = self.topics.refresh(topic, &self.cluster) {
-                missing.push(topic.clone());
+            match self.topics.refresh(topic, &self.cluster) {
+                Err(Error::UnknownTopic(_)) => missing.push(topic.clone()),
+                Err(Error::BrokerUnavailable { .. }) => return,
+                Ok(_) | Err(_) => {}
             }
         }
         if missing != self.readiness.missing_topics() {

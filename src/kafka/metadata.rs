@@ -28,7 +28,7 @@ const REFRESH_EVERY: Duration = Duration::from_secs(30);
 const MAX_PER_SECOND: u32 = 20;
 /// Names that may wait for their look-up; at 20 a second the last of them waits two seconds.
 const MAX_WAITING: usize = 40;
-/// How long the look-up thread waits for a name before it looks for one to refresh.
+/// How long the look-up thread waits for a name before it looks for a topic to refresh without one.
 const IDLE: Duration = Duration::from_millis(250);
 
 pub type Answer = Result<Arc<Topic>, Error>;
@@ -80,13 +80,12 @@ impl Topics {
             loop {
                 let next = queue.recv_timeout(IDLE);
                 let Some(topics) = weak.upgrade() else { break };
-                match next {
-                    Ok(name) => {
-                        pace.wait();
-                        topics.ask_and_tell(&name, &cluster);
-                    }
-                    Err(_) => topics.refresh_one(&cluster, &mut pace),
+                if let Ok(name) = next {
+                    pace.wait();
+                    topics.ask_and_tell(&name, &cluster);
                 }
+                // also between look-ups: a flood of unknown names must not age the known ones
+                topics.refresh_one(&cluster, &mut pace);
             }
             watch.finished();
         })?;

@@ -1,6 +1,6 @@
 //! One librdkafka producer and the thread that polls it.
 
-use super::context::Context;
+use super::{client::error_text, context::Context};
 use crate::lifecycle::supervisor::Alarm;
 use rdkafka::{
     ClientConfig,
@@ -30,7 +30,7 @@ pub struct PolledProducer {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("librdkafka cannot make a producer: {0}")]
+    #[error("librdkafka cannot make a producer: {}", error_text(.0))]
     Producer(#[from] rdkafka::error::KafkaError),
     #[error("no thread for polling the producer: {0}")]
     Thread(#[from] io::Error),

@@ -40,6 +40,7 @@ pub struct KafkaProducer {
     _link: LinkHandle,
 }
 
+/// Why the producer could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     #[error(transparent)]
@@ -65,7 +66,7 @@ impl KafkaProducer {
         let cluster = Cluster::start(client_config, broker, events, supervisor.alarm())?;
         let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
         let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
-        let admin = Arc::new(Admin::new(&client::connection(&config.kafka)));
+        let admin = Arc::new(Admin::new(&client::admin(&config.kafka)?));
         let read_configs = topic_config::read(Arc::clone(&admin), Arc::clone(&topics), to_describe);
         supervisor.spawn("the reading of topic configurations", read_configs);
         let link = Link {
@@ -132,7 +133,9 @@ impl Producer for KafkaProducer {
     }
 
     fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>> {
-        self.topics.known(name)
+        let known = self.topics.known(name);
+        // the first question may have made the broker begin to make the topic: so ask again
+        known.filter(|known| !(self.auto_create_topics && matches!(known, Err(Error::UnknownTopic(_)))))
     }
 
     fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How old the last probe may be. A probe runs every second and takes at most 3 s.
+/// How old the last probe may be. A probe runs every second and takes at most 2.5 s.
 const STALE_AFTER: Duration = Duration::from_millis(4500);
 
 /// Shared by the link to Kafka, which writes it, and by the HTTP routes, which read it.
@@ -28,6 +28,7 @@ enum Link {
 }
 
 impl Readiness {
+    /// Not ready: nothing is known of Kafka yet.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             draining: AtomicBool::new(false),
@@ -44,12 +45,9 @@ impl Readiness {
         was_down
     }
 
-    /// Kafka does not answer. True where the link was up before.
-    pub fn link_down(&self, reason: &str) -> bool {
-        let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
-        let was_up = matches!(*link, Link::Up { .. });
-        *link = Link::Down { reason: reason.into() };
-        was_up
+    /// Kafka does not answer.
+    pub fn link_down(&self, reason: &str) {
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) = Link::Down { reason: reason.into() };
     }
 
     /// Why Kafka cannot be reached; None while it can.
@@ -61,6 +59,7 @@ impl Readiness {
         }
     }
 
+    /// Whether Kafka answered its last probe, which was a moment ago.
     pub fn is_connected(&self) -> bool {
         self.link_fault().is_none()
     }
@@ -70,6 +69,7 @@ impl Readiness {
         self.draining.store(true, Relaxed);
     }
 
+    /// Whether the service is shutting down.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
@@ -88,6 +88,7 @@ impl Readiness {
         *self.missing_topics.write().unwrap_or_else(PoisonError::into_inner) = missing;
     }
 
+    /// The configured topics that do not exist, as of the last look.
     pub fn missing_topics(&self) -> Vec<TopicName> {
         self.missing_topics.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -104,7 +105,7 @@ mod tests {
         assert!(readiness.link_up());
         assert!(!readiness.link_up(), "it was up already");
         assert_eq!(readiness.fault(), None);
-        assert!(readiness.link_down("no broker answers"));
+        readiness.link_down("no broker answers");
         assert_eq!(readiness.fault().as_deref(), Some("no broker answers"));
     }
 

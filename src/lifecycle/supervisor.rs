@@ -32,11 +32,13 @@ pub struct Watch {
 }
 
 impl Supervisor {
+    /// A supervisor of nothing yet.
     pub fn new() -> Self {
         let (sender, failures) = mpsc::unbounded_channel();
         Self { tasks: JoinSet::new(), failures, alarm: Alarm(sender) }
     }
 
+    /// For work that is not a task: threads, callbacks.
     pub fn alarm(&self) -> Alarm {
         self.alarm.clone()
     }
@@ -67,10 +69,12 @@ impl Default for Supervisor {
 }
 
 impl Alarm {
+    /// A watch for the work to hold as long as it runs.
     pub fn watch(&self, work: &'static str) -> Watch {
         Watch { work, alarm: Some(self.clone()) }
     }
 
+    /// Says that the service cannot go on, and why.
     pub fn raise(&self, work: &'static str, reason: impl Into<String>) {
         // nobody listens only while the process ends anyway
         let _ = self.0.send(Failure { work, reason: reason.into() });

@@ -17,10 +17,12 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, used: AtomicUsize::new(0), records: AtomicUsize::new(0) })
     }
 
+    /// All of its bytes.
     pub fn limit(&self) -> usize {
         self.limit
     }
@@ -79,6 +81,7 @@ impl Permit {
         reserved
     }
 
+    /// Bytes reserved by this permit.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

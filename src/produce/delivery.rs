@@ -21,6 +21,7 @@ pub struct Written {
     pub append_time: Option<i64>,
 }
 
+/// What became of one record: written, or why not.
 pub type Report = Result<Written, Error>;
 
 /// The reports of records that were sent together, awaited as one.
@@ -47,6 +48,7 @@ pub struct Ack {
 }
 
 impl Delivery {
+    /// For so many records, for each of which bytes of the budget are reserved.
     pub fn new(records: usize, budget: Arc<Budget>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -79,6 +81,7 @@ impl Delivery {
 }
 
 impl Ack {
+    /// Gives the record its only report.
     pub fn report(mut self, report: Report) {
         self.resolve(report);
     }

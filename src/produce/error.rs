@@ -13,6 +13,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The outcome as clients see it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotWritten => "not_written",
@@ -21,6 +22,7 @@ impl Outcome {
     }
 }
 
+/// Why a record has no receipt. The text says what is wrong and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("topic '{0}' does not exist; create it, or check the spelling")]
@@ -121,6 +123,7 @@ impl Error {
         }
     }
 
+    /// What is known about the record.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::DeliveryTimeout { .. } | Self::AcknowledgementLost { .. } | Self::Internal(_) => {

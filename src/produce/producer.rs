@@ -11,8 +11,10 @@ pub enum Batching {
     Alone,
 }
 
+/// What Kafka says of a topic, in a while.
 pub type TopicLookup<'a> = Pin<Box<dyn Future<Output = Result<Arc<Topic>, Error>> + Send + 'a>>;
 
+/// Takes records to Kafka and reports on each. Never blocks.
 pub trait Producer: Send + Sync {
     /// Why nothing can be sent now; None while the link to Kafka is up.
     fn unavailable(&self) -> Option<Error>;

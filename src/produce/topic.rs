@@ -46,6 +46,7 @@ impl TopicName {
         Self(name.into())
     }
 
+    /// The name as Kafka has it.
     pub fn as_str(&self) -> &str {
         &self.0
     }

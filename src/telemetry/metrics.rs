@@ -22,7 +22,7 @@ use prometheus::{
     core::{AtomicF64, GenericGaugeVec},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -69,6 +69,7 @@ pub struct ProducerStatistics {
     pub brokers: Vec<BrokerStatistics>,
 }
 
+/// One broker, as the last statistics had it.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct BrokerStatistics {
     /// The node id, or `bootstrap` address before it is known.
@@ -187,8 +188,12 @@ impl Metrics {
 
     /// The topic's metrics. Call it for topics that exist only: each of the first ones becomes a label.
     pub fn topic(&self, name: &str) -> Arc<TopicMetrics> {
-        if let Some(known) = self.topics.read().unwrap_or_else(PoisonError::into_inner).get(name) {
-            return Arc::clone(known);
+        {
+            let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+            let other = || topics.get(OTHER_TOPICS).filter(|_| topics.len() > self.max_topics);
+            if let Some(known) = topics.get(name).or_else(other) {
+                return Arc::clone(known);
+            }
         }
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         let label =
@@ -206,6 +211,7 @@ impl Metrics {
         }
     }
 
+    /// Whether Kafka answers.
     pub fn set_connected(&self, connected: bool) {
         self.connected.set(connected.into());
     }
@@ -243,11 +249,6 @@ impl Metrics {
         let mut text = Vec::with_capacity(16 << 10);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
-    }
-
-    /// Names of the topics that have labels, for tests and diagnostics.
-    pub fn labelled_topics(&self) -> HashSet<String> {
-        self.topics.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 }
 

@@ -164,6 +164,8 @@ async fn the_brokers_own_auto_creation_is_used_only_where_it_is_allowed() {
     allowed.client().post("/produce", body("wanted", 1)).await.written();
     assert_eq!(consumer::count(&kafka.bootstrap(), "wanted"), 1);
     assert_eq!(kafka.partition_count("wanted"), 2);
+    let together = post_all(&allowed.client(), (0..10).map(|n| body("together", n))).await;
+    assert_eq!(together, [202; 10], "whoever comes while the topic is being made waits for it too");
 }
 
 /// A body whose record, without headers, is `size` bytes as Kafka stores it.

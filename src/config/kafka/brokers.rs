@@ -1,3 +1,5 @@
+//! `KAFKA_BROKERS` and its other names.
+
 use super::KafkaVariables;
 use crate::config::{Faults, units};
 use std::net::Ipv6Addr;

@@ -1,3 +1,5 @@
+//! The group of the connection to Kafka, the largest: a file each for what is more than one value.
+
 mod brokers;
 mod properties;
 mod security;
@@ -74,6 +76,7 @@ pub struct Tls {
     pub key_password: Option<Secret>,
 }
 
+/// Who the service is to the brokers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sasl {
     pub mechanism: SaslMechanism,
@@ -81,6 +84,7 @@ pub struct Sasl {
     pub password: Secret,
 }
 
+/// How the service proves who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaslMechanism {
     Plain,
@@ -99,6 +103,7 @@ impl SaslMechanism {
     }
 }
 
+/// The codec of record batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     None,
@@ -121,6 +126,7 @@ impl Compression {
     }
 }
 
+/// Who chooses the partition of a record whose sender has not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partitioner {
     /// Keys land where Kafka's Java client puts them.

@@ -1,7 +1,11 @@
+//! `KAFKA_PROPERTY_<NAME>`: librdkafka's other properties.
+
 use crate::config::{Faults, Warning, variables::Variables};
 use std::collections::BTreeMap;
 
 pub(in crate::config) const PREFIX: &str = "KAFKA_PROPERTY_";
+
+const MAX_IN_FLIGHT: &str = "max.in.flight.requests.per.connection";
 
 /// librdkafka's properties out of `KAFKA_PROPERTY_<NAME>`, whose name in lower case with dots for underscores
 /// is librdkafka's. Whether librdkafka knows a property and takes its value shows when the client is made.
@@ -25,7 +29,7 @@ pub(in crate::config) fn parse(
                 "{variable} lets anybody who can redirect the connection pose as Kafka and read every record"
             )));
         }
-        properties.insert(name, value.to_owned());
+        properties.insert(canonical(name), value.to_owned());
     }
     properties
 }
@@ -75,7 +79,7 @@ fn refusal(property: &str) -> Option<String> {
 
 /// The idempotent producer keeps the order of at most five requests in flight; without it, of one.
 fn refused_in_flight(property: &str, value: &str, idempotence: bool) -> Option<String> {
-    if !matches!(property, "max.in.flight" | "max.in.flight.requests.per.connection") {
+    if !matches!(property, "max.in.flight" | MAX_IN_FLIGHT) {
         return None;
     }
     let (most, with) =
@@ -87,6 +91,11 @@ fn refused_in_flight(property: &str, value: &str, idempotence: bool) -> Option<S
             "{value:?}: it must be a whole number from 1 to {most} with {with}, or records may change their order"
         )),
     }
+}
+
+/// One name for the only property with an alias that the service sets too: the two would override one another.
+fn canonical(property: String) -> String {
+    if property == "max.in.flight" { MAX_IN_FLIGHT.to_owned() } else { property }
 }
 
 fn turns_verification_off(property: &str, value: &str) -> bool {
@@ -155,7 +164,8 @@ mod tests {
     #[test]
     fn at_most_five_requests_are_in_flight() {
         for name in ["MAX_IN_FLIGHT", "MAX_IN_FLIGHT_REQUESTS_PER_CONNECTION"] {
-            assert_eq!(parsed(name, "5").1, "");
+            let (properties, faults, _) = parsed(name, "5");
+            assert_eq!((properties, faults.as_str()), ([(MAX_IN_FLIGHT.into(), "5".into())].into(), ""));
             assert_ne!(parsed(name, "6").1, "");
             assert_ne!(parsed(name, "many").1, "");
         }

@@ -1,3 +1,5 @@
+//! TLS and SASL, each all of its variables or none.
+
 use super::{KafkaVariables, Sasl, SaslMechanism, Tls};
 use crate::config::{Faults, Secret, units};
 use std::{fs, path::PathBuf};

@@ -1,3 +1,5 @@
+//! The variables that begin with `KAFKA_`, and what they become.
+
 use super::{Compression, Kafka, brokers, security};
 use crate::config::{Faults, units, variables::Group};
 use serde::Deserialize;
@@ -71,21 +73,21 @@ impl KafkaVariables {
         let mut time = |variable, given: &Option<String>, range, default| {
             faults.read(variable, given.as_deref(), units::milliseconds(range)).unwrap_or(default)
         };
-        // The backoff that begins with this delay never exceeds two seconds.
+        // the backoff that begins with this delay never exceeds two seconds
         let connect_base_delay = time(
             "KAFKA_CONNECT_BASE_DELAY_MS",
             &self.connect_base_delay_ms,
             1..=2_000,
             default.connect_base_delay,
         );
-        // librdkafka's own range of socket.connection.setup.timeout.ms begins at a second.
+        // librdkafka's own range of socket.connection.setup.timeout.ms begins at a second
         let connection_timeout = time(
             "KAFKA_CONNECTION_TIMEOUT_MS",
             &self.connection_timeout_ms,
             1_000..=600_000,
             default.connection_timeout,
         );
-        // Two seconds of it are for librdkafka's late reports, so less than three leaves too little.
+        // two seconds of it are for librdkafka's late reports, so less than three leaves too little
         let delivery_timeout = time(
             "KAFKA_DELIVERY_TIMEOUT_MS",
             &self.delivery_timeout_ms,

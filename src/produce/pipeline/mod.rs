@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 /// How long a topic's partition count is believed when a record asks for one beyond it.
 const PARTITIONS_HOLD_FOR: Duration = Duration::from_secs(2);
 
+/// What the pipeline is held to.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// From the end of the body to the answer.
@@ -40,6 +41,7 @@ struct Admitted {
 }
 
 impl Pipeline {
+    /// Builds the one pipeline of the service.
     pub fn new(
         producer: Arc<dyn Producer>,
         budget: Arc<Budget>,
@@ -49,6 +51,7 @@ impl Pipeline {
         Self { producer, budget, metrics, settings }
     }
 
+    /// What bounds the bytes in flight, for request bodies too.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
