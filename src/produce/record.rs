@@ -64,7 +64,7 @@ impl Record {
             visit(TRACE_ID, Some(trace_id.as_bytes()));
         }
         if auto.timestamp && !set_by_sender(TIMESTAMP) {
-            visit(TIMESTAMP, Some(self.timestamp.to_string().as_bytes()));
+            visit(TIMESTAMP, Some(itoa::Buffer::new().format(self.timestamp).as_bytes()));
         }
         if let Some(traceparent) = &auto.traceparent
             && !set_by_sender(TRACEPARENT)
@@ -74,13 +74,6 @@ impl Record {
         for header in &self.headers {
             visit(&header.name, header.value.as_deref());
         }
-    }
-
-    /// Bytes of value, key and headers: what the record weighs in memory.
-    pub fn payload_bytes(&self) -> usize {
-        let mut bytes = self.value.as_ref().map_or(0, Bytes::len) + self.key.as_ref().map_or(0, Bytes::len);
-        self.for_each_header(|name, value| bytes += name.len() + value.map_or(0, <[u8]>::len));
-        bytes
     }
 }
 

@@ -94,9 +94,14 @@ pub struct TopicConfig {
 }
 
 impl TopicConfig {
-    /// Refuses a timestamp (milliseconds) that the broker would refuse together with its whole batch.
-    pub(super) fn check_timestamp(&self, topic: &TopicName, timestamp: i64) -> Result<(), super::Error> {
-        let now = jiff::Timestamp::now().as_millisecond();
+    /// Refuses a timestamp that the broker would refuse together with its whole batch; `timestamp` and `now` are
+    /// milliseconds since the Unix epoch.
+    pub(super) fn check_timestamp(
+        &self,
+        topic: &TopicName,
+        timestamp: i64,
+        now: i64,
+    ) -> Result<(), super::Error> {
         let out_of_range =
             |bound: String| Err(super::Error::TimestampOutOfRange { topic: topic.clone(), timestamp, bound });
         if now.saturating_sub(timestamp) > self.timestamp_before_max_ms {

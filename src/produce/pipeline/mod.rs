@@ -1,7 +1,7 @@
 //! From records to receipts: check, admit, enqueue all in order, await every report to one deadline, apply policy.
 
 use crate::produce::{
-    Batching, Budget, Delivery, Error, Producer, Receipt, Record, Topic, TopicName,
+    BATCH_OVERHEAD, Batching, Budget, Delivery, Error, Producer, Receipt, Record, Topic, TopicName,
     admission::RECORD_OVERHEAD, batch_size, delivery::Report,
 };
 use crate::telemetry::metrics::{Metrics, TopicMetrics};
@@ -73,10 +73,15 @@ impl Pipeline {
         let topics = self.find_topics(records, deadline).await;
         let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(records.len());
         let mut admitted = Vec::with_capacity(records.len());
+        let now_ms = jiff::Timestamp::now().as_millisecond();
         for (index, record) in records.iter().enumerate() {
-            match topics.of(record).and_then(|topic| self.check(record, &topic.0).map(|()| topic)) {
-                Ok((topic, metrics)) => {
-                    let reserved = record.payload_bytes() + RECORD_OVERHEAD;
+            let checked = topics.of(record).and_then(|found| {
+                let size = self.check(record, &found.0, now_ms)?;
+                Ok((found, size))
+            });
+            match checked {
+                Ok(((topic, metrics), size)) => {
+                    let reserved = size - BATCH_OVERHEAD + RECORD_OVERHEAD;
                     admitted.push(Admitted { index, topic, metrics, reserved });
                     verdicts.push(None);
                 }
@@ -99,8 +104,8 @@ impl Pipeline {
         Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(|| Err(no_verdict()))).collect())
     }
 
-    /// What is decided before anything is queued.
-    fn check(&self, record: &Record, topic: &Topic) -> Result<(), Error> {
+    /// What is decided before anything is queued. The record's size, in bytes as [`batch_size`] counts.
+    fn check(&self, record: &Record, topic: &Topic, now_ms: i64) -> Result<usize, Error> {
         if let Some(partition) = record.partition
             && partition >= topic.partitions
         {
@@ -116,13 +121,13 @@ impl Pipeline {
         if size > limit {
             return Err(Error::RecordTooLarge { topic: topic.name.clone(), size, limit });
         }
-        match config {
-            Some(config) if config.compacted && record.key.is_none() => {
-                Err(Error::KeyRequired(topic.name.clone()))
+        if let Some(config) = config {
+            if config.compacted && record.key.is_none() {
+                return Err(Error::KeyRequired(topic.name.clone()));
             }
-            Some(config) => config.check_timestamp(&topic.name, record.timestamp),
-            None => Ok(()),
+            config.check_timestamp(&topic.name, record.timestamp, now_ms)?;
         }
+        Ok(size)
     }
 
     /// Room for all of them or for none. A request that can never fit is told so.
