@@ -20,5 +20,5 @@ pub use pipeline::{Pipeline, Settings, Verdict};
 pub use producer::{Batching, Producer, TopicLookup};
 pub use receipt::Receipt;
 pub use record::{AutomaticHeaders, Header, Record};
-pub use size::batch_size;
+pub use size::{BATCH_OVERHEAD, batch_size};
 pub use topic::{InvalidTopicName, Topic, TopicConfig, TopicName};

@@ -3,7 +3,7 @@
 use super::Record;
 
 /// Bytes of a version 2 record batch before its first record (Kafka documentation, "Record Batch").
-const BATCH_OVERHEAD: usize = 61;
+pub const BATCH_OVERHEAD: usize = 61;
 
 /// Bytes of the version 2 record batch that holds this record alone, uncompressed: the measure that a broker
 /// compares with `max.message.bytes` (`org.apache.kafka.common.record.DefaultRecordBatch#sizeInBytes`).
