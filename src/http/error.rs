@@ -28,10 +28,8 @@ pub enum ApiError {
     NotFound,
     #[error("this path does not take this method; the Allow header lists those that it takes")]
     MethodNotAllowed,
-    #[error(
-        "web pages of another origin may not write here; the Origin header must name this service's own Host"
-    )]
-    ForeignOrigin,
+    #[error("web pages of another origin may not write here; {0}")]
+    ForeignOrigin(&'static str),
     #[error("the body took too long to arrive; send it within {limit_s} s and at 1 KiB/s or more")]
     RequestTimeout { limit_s: u64 },
     #[error("the body is larger than {limit} bytes, the limit; send smaller batches")]
@@ -76,7 +74,7 @@ impl ApiError {
                 request(tag, StatusCode::BAD_REQUEST)
             }
             Self::UnreadableBody(_) => request("invalid_body", StatusCode::BAD_REQUEST),
-            Self::ForeignOrigin => request("foreign_origin", StatusCode::FORBIDDEN),
+            Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),
             Self::NotFound => request("not_found", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => request("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::RequestTimeout { .. } => request("request_timeout", StatusCode::REQUEST_TIMEOUT),

@@ -224,6 +224,9 @@ async fn a_page_of_another_origin_may_not_post() {
             client.send("POST", "/logs", &[("origin", origin)], r#"{"value":1,"project":"p"}"#).await;
         refused(&answer, 403, "foreign_origin");
     }
+    let rebound = [("origin", "http://rebound.example"), ("host", "rebound.example")];
+    let answer = client.send("POST", "/logs", &rebound, r#"{"value":1,"project":"p"}"#).await;
+    refused(&answer, 403, "foreign_origin");
     assert_eq!(
         client.send("GET", "/health", &[("origin", "https://elsewhere.example")], "").await.status,
         200

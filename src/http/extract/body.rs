@@ -104,7 +104,7 @@ fn check(
     body: &Body,
     state: &AppState,
 ) -> Result<(MediaType, Option<Encoding>), ApiError> {
-    origin::check(headers)?;
+    origin::check(headers, state.http.host)?;
     let media_type = media_type::of(headers)?;
     let encoding = encoding::of(headers)?;
     let declared = declared_length(body);
