@@ -1,6 +1,9 @@
 //! Everything that a request can fail with, and the only place that knows which status it gets.
 
-use super::problem::{self, Fault, Problem};
+use super::{
+    problem::{self, Fault, Problem},
+    server::MAX_HEAD_BYTES,
+};
 use crate::{
     envelope,
     produce::{self, Outcome, TopicName},
@@ -24,6 +27,10 @@ pub enum ApiError {
     Batch(Vec<(usize, envelope::Error)>),
     #[error("a batch holds at most {limit} records; send smaller batches")]
     TooManyRecords { limit: usize },
+    #[error("the head of the request is not HTTP/1.1; correct its first line and its headers")]
+    MalformedHead,
+    #[error("the head of the request is too large; send at most {MAX_HEAD_BYTES} bytes and 100 headers")]
+    HeadTooLarge,
     #[error("nothing is served at this path; GET / lists the endpoints")]
     NotFound,
     #[error("this path does not take this method; the Allow header lists those that it takes")]
@@ -74,6 +81,8 @@ impl ApiError {
                 request(tag, StatusCode::BAD_REQUEST)
             }
             Self::UnreadableBody(_) => request("invalid_body", StatusCode::BAD_REQUEST),
+            Self::MalformedHead => request("bad_request", StatusCode::BAD_REQUEST),
+            Self::HeadTooLarge => request("head_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),
             Self::NotFound => request("not_found", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => request("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
@@ -102,6 +111,21 @@ impl ApiError {
             Blame::Produce(error) => produce_status(error),
             Blame::Request { status, .. } => status,
             Blame::Service => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The body of the answer.
+    pub fn problem(&self) -> Problem {
+        let error = self.tag();
+        Problem {
+            type_: problem::type_of(error),
+            title: problem::title_of(error),
+            status: self.status().as_u16(),
+            detail: self.detail(),
+            error,
+            outcome: self.outcome().as_str(),
+            retriable: self.is_retriable(),
+            errors: self.faults(),
         }
     }
 
@@ -171,25 +195,12 @@ impl From<envelope::BatchError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, error) = (self.status(), self.tag());
-        let problem = Problem {
-            type_: problem::type_of(error),
-            title: problem::title_of(error),
-            status: status.as_u16(),
-            detail: self.detail(),
-            error,
-            outcome: self.outcome().as_str(),
-            retriable: self.is_retriable(),
-            errors: self.faults(),
-        };
-        // plain data: serialising it cannot fail
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
         let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE))];
-        let mut response = (status, content_type, body).into_response();
+        let mut response = (self.status(), content_type, self.problem().to_json()).into_response();
         set_retry_after(&mut response);
         response.extensions_mut().insert(Failure {
             level: self.level(),
-            error,
+            error: self.tag(),
             topic: self.topic().cloned(),
             detail: self.to_string(),
         });
