@@ -274,8 +274,8 @@ pub fn level_of(error: &produce::Error) -> Level {
         | E::DeliveryTimeout { .. }
         | E::AcknowledgementLost { .. } => Level::WARN,
         // these would come with every request for as long as the state lasts: the link's own lines, the line once
-        // a minute about a missing topic and the metrics tell of it
-        E::NotReady { .. } | E::Overloaded { .. } | E::TopicMissing(_) => Level::DEBUG,
+        // a minute about a topic and the metrics tell of it
+        E::NotReady { .. } | E::Overloaded { .. } | E::TopicMissing(_) | E::Unauthorized(_) => Level::DEBUG,
         E::UnknownTopic(_)
         | E::InvalidPartition { .. }
         | E::KeyRequired(_)
@@ -283,7 +283,6 @@ pub fn level_of(error: &produce::Error) -> Level {
         | E::RecordTooLarge { .. }
         | E::BatchRefusedAsTooLarge
         | E::Rejected { .. }
-        | E::Unauthorized(_)
         | E::BatchTooLarge { .. } => Level::DEBUG,
     }
 }

@@ -14,6 +14,7 @@ mod server;
 mod state;
 #[cfg(test)]
 mod testing;
+mod topic_faults;
 
 pub use answer::{BatchAnswer, Failed, Sent};
 pub use error::ApiError;

@@ -1,21 +1,14 @@
 //! What the handlers share.
 
+use super::topic_faults::TopicFaults;
 use crate::{
     config,
     http::extract::RequestContext,
     lifecycle::readiness::Readiness,
-    produce::{Budget, Pipeline, TopicName},
+    produce::{self, Budget, Pipeline},
     telemetry::metrics::Metrics,
 };
-use std::{
-    collections::HashMap,
-    ops::Deref,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
-
-/// How often a configured topic that does not exist is said in the log.
-const MISSING_TOPIC_INTERVAL: Duration = Duration::from_secs(60);
+use std::{ops::Deref, sync::Arc};
 
 /// What the composition root hands over.
 pub struct Parts {
@@ -40,7 +33,7 @@ pub struct AppState(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
-    missing_topics_said: Mutex<HashMap<TopicName, Instant>>,
+    topic_faults: TopicFaults,
 }
 
 impl Deref for AppState {
@@ -54,7 +47,7 @@ impl Deref for AppState {
 impl AppState {
     /// Takes what the composition root has built.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, missing_topics_said: Mutex::new(HashMap::new()) }))
+        Self(Arc::new(Inner { parts, topic_faults: TopicFaults::default() }))
     }
 
     /// The bytes that may be in flight.
@@ -77,15 +70,8 @@ impl AppState {
         }
     }
 
-    /// Says in the log that a configured topic does not exist: once a minute, because every request to its
-    /// route finds it out again.
-    pub fn log_missing_topic(&self, topic: &TopicName) {
-        let now = Instant::now();
-        let mut said = self.0.missing_topics_said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.get(topic).is_some_and(|&last| now.duration_since(last) < MISSING_TOPIC_INTERVAL) {
-            return;
-        }
-        said.insert(topic.clone(), now);
-        tracing::error!(%topic, "a configured topic does not exist; create it or set KAFKA_CREATE_TOPICS=true");
+    /// Says in the log what the operator must put right about a topic: see [`TopicFaults`].
+    pub fn log_topic_fault(&self, error: &produce::Error) {
+        self.0.topic_faults.log(error);
     }
 }

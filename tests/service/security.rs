@@ -143,7 +143,11 @@ async fn a_topic_without_the_right_to_write_is_403() {
         let problem = client.post("/produce", body(topic)).await.problem(403, "kafka_unauthorized");
         assert_eq!((&problem["outcome"], &problem["retriable"]), (&json!("not_written"), &json!(false)));
     }
+    client.post("/produce", body(&visible)).await.problem(403, "kafka_unauthorized");
     client.post("/produce", body(&open)).await.written();
+    let logs = service.logs();
+    let warnings = logs.lines().filter(|line| line.contains("WARN") && line.contains(&visible));
+    assert_eq!(warnings.count(), 1, "{logs}");
 }
 
 #[tokio::test]

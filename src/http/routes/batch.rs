@@ -33,6 +33,10 @@ pub async fn many(
     let records = parse_batch(&body.bytes, format, &state.envelope_context(&context))?;
     // the body's share of the budget stays reserved: the records hold its bytes until Kafka has answered
     let verdicts = state.pipeline.submit(&records, deadline).await?;
+    verdicts
+        .iter()
+        .filter_map(|verdict| verdict.as_ref().err())
+        .for_each(|error| state.log_topic_fault(error));
     Ok(answer::many(&verdicts))
 }
 

@@ -67,8 +67,9 @@ async fn send_to(
     match send(state, context, body, Target::Fixed(topic)).await {
         Ok(receipt) => Ok(answer::one(&receipt)),
         Err(ApiError::Produce(produce::Error::UnknownTopic(missing))) => {
-            state.log_missing_topic(&missing);
-            Err(produce::Error::TopicMissing(missing).into())
+            let error = produce::Error::TopicMissing(missing);
+            state.log_topic_fault(&error);
+            Err(error.into())
         }
         Err(error) => Err(error),
     }

@@ -39,7 +39,9 @@ pub(super) async fn send(
     // the body's share of the budget stays reserved: the record holds its bytes until Kafka has answered
     let verdicts = state.pipeline.submit(std::slice::from_ref(&record), deadline).await?;
     let verdict = verdicts.into_iter().next();
-    Ok(verdict.unwrap_or_else(|| Err(produce::Error::Internal("a record without a verdict".into())))?)
+    let verdict =
+        verdict.unwrap_or_else(|| Err(produce::Error::Internal("a record without a verdict".into())));
+    Ok(verdict.inspect_err(|error| state.log_topic_fault(error))?)
 }
 
 #[cfg(test)]
