@@ -132,8 +132,8 @@ async fn a_topic_without_the_right_to_write_is_403() {
     let kafka = kafka_or_skip!();
     let (open, visible) = (kafka.new_topic(1, &[]).await, kafka.new_topic(1, &[]).await);
     let hidden = kafka.new_topic(1, &[]).await;
-    kafka.allow_restricted(&open, Operation::Write);
-    kafka.allow_restricted(&visible, Operation::Describe);
+    kafka.allow_restricted(&open, Operation::Write).await;
+    kafka.allow_restricted(&visible, Operation::Describe).await;
     let mut variables = sasl("PLAIN", RESTRICTED);
     variables.push(("KAFKA_BROKERS", kafka.sasl_plain_bootstrap()));
     let service = spawn(&variables).await;
@@ -150,7 +150,7 @@ async fn a_topic_without_the_right_to_write_is_403() {
 async fn without_the_right_to_read_configurations_a_poison_record_still_harms_no_neighbour() {
     let kafka = kafka_or_skip!();
     let topic = kafka.new_topic(1, &[("cleanup.policy", "compact")]).await;
-    kafka.allow_restricted(&topic, Operation::Write);
+    kafka.allow_restricted(&topic, Operation::Write).await;
     let mut variables = sasl("PLAIN", RESTRICTED);
     // long enough for all to share a batch
     variables.extend([("KAFKA_BROKERS", kafka.sasl_plain_bootstrap()), ("KAFKA_LINGER_MS", "100".into())]);
