@@ -1,6 +1,8 @@
-//! A client's TCP stream: gives a head that has begun and an answer that is not read their time, and closes so
-//! that the client can read the last answer.
+//! A client's TCP stream: gives a head that has begun and an answer that is not read their time, gives hyper's own
+//! refusals a body, and closes so that the client can read the last answer.
 
+use super::refusal;
+use bytes::{Buf, Bytes};
 use std::{
     future::Future,
     io,
@@ -56,11 +58,18 @@ impl Phase {
         }
     }
 
-    fn bytes_written(&self) {
-        // a "100 Continue" is written before there is an answer
-        if self.0.load(Relaxed) == Self::ANSWERED {
+    /// True where this ends an answer; a "100 Continue" is written before there is one.
+    fn flushed(&self) -> bool {
+        let answered = self.0.load(Relaxed) == Self::ANSWERED;
+        if answered {
             self.0.store(Self::IDLE, Relaxed);
         }
+        answered
+    }
+
+    /// No request is with the service, and no answer of the service is on its way.
+    fn is_between_requests(&self) -> bool {
+        matches!(self.0.load(Relaxed), Self::HEAD | Self::IDLE)
     }
 }
 
@@ -76,6 +85,8 @@ pub struct Connection {
     write_timeout: Duration,
     /// Runs while the client takes nothing.
     write_due: Option<Pin<Box<Sleep>>>,
+    /// What is still to be written in place of hyper's own refusal.
+    refusal: Option<Bytes>,
     closing: Option<Pin<Box<Sleep>>>,
 }
 
@@ -86,7 +97,16 @@ impl Connection {
         head_timeout: Duration,
         write_timeout: Duration,
     ) -> Self {
-        Self { stream, phase, head_timeout, head_due: None, write_timeout, write_due: None, closing: None }
+        Self {
+            stream,
+            phase,
+            head_timeout,
+            head_due: None,
+            write_timeout,
+            write_due: None,
+            refusal: None,
+            closing: None,
+        }
     }
 
     /// Nothing has come: fine, unless a head has been incomplete for too long.
@@ -97,6 +117,25 @@ impl Connection {
         }
         let due = self.head_due.get_or_insert_with(|| Box::pin(sleep(self.head_timeout)));
         due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Whether `bytes` are hyper's own answer to a head that it cannot read.
+    fn is_refused(&mut self, bytes: &[u8]) -> bool {
+        if self.refusal.is_none() && self.phase.is_between_requests() {
+            self.refusal = refusal::in_place_of(bytes);
+        }
+        self.refusal.is_some()
+    }
+
+    /// Writes the refusal to its end, then says that `replaced` bytes were.
+    fn poll_refuse(&mut self, cx: &mut Context<'_>, replaced: usize) -> Poll<io::Result<usize>> {
+        while let Some(rest) = self.refusal.as_mut().filter(|rest| !rest.is_empty()) {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => rest.advance(length),
+            }
+        }
+        Poll::Ready(Ok(replaced))
     }
 
     /// What a write came to; an error where the client has taken nothing for too long.
@@ -135,8 +174,11 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.phase.bytes_written();
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let written = if self.is_refused(bytes) {
+            self.poll_refuse(cx, bytes.len())
+        } else {
+            Pin::new(&mut self.stream).poll_write(cx, bytes)
+        };
         self.poll_write_due(cx, written)
     }
 
@@ -145,8 +187,11 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.phase.bytes_written();
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let written = if self.is_refused(slices.first().map_or(&[], |first| first)) {
+            self.poll_refuse(cx, slices.iter().map(|slice| slice.len()).sum())
+        } else {
+            Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        };
         self.poll_write_due(cx, written)
     }
 
@@ -155,6 +200,11 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has written the whole answer
+        if self.phase.flushed() {
+            // the next head has a time of its own
+            self.head_due = None;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -180,15 +230,39 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::{io::AsyncWriteExt, net::TcpListener, time::timeout};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::timeout,
+    };
+
+    /// A client and the service's end of its connection.
+    async fn connect(phase: Arc<Phase>, limit: Duration) -> (TcpStream, Connection) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        (client, Connection::new(stream, phase, limit, limit))
+    }
+
+    #[tokio::test]
+    async fn a_head_has_its_whole_time_whatever_the_last_one_took() {
+        let phase = Arc::new(Phase::default());
+        let limit = Duration::from_millis(400);
+        let (mut client, mut connection) = connect(Arc::clone(&phase), limit).await;
+        assert!(timeout(limit * 3 / 4, connection.read_u8()).await.is_err());
+        phase.request();
+        phase.answered();
+        connection.flush().await.unwrap();
+        client.write_all(b"P").await.unwrap();
+        connection.read_u8().await.unwrap();
+        assert!(timeout(limit / 2, connection.read_u8()).await.is_err(), "the last head's time was up");
+        let stalled = timeout(limit, connection.read_u8()).await.unwrap();
+        assert_eq!(stalled.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 
     #[tokio::test]
     async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let short = Duration::from_millis(100);
-        let mut connection = Connection::new(stream, Arc::default(), short, short);
+        let (_client, mut connection) = connect(Arc::default(), Duration::from_millis(100)).await;
         // more than the buffers of both ends hold
         let answer = vec![0; 64 << 20];
         let written = timeout(Duration::from_secs(5), connection.write_all(&answer)).await.unwrap();

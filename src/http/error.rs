@@ -1,6 +1,9 @@
 //! Everything that a request can fail with, and the only place that knows which status it gets.
 
-use super::problem::{self, Fault, Problem};
+use super::{
+    problem::{self, Fault, Problem},
+    server::MAX_HEAD_BYTES,
+};
 use crate::{
     envelope,
     produce::{self, Outcome, TopicName},
@@ -24,14 +27,16 @@ pub enum ApiError {
     Batch(Vec<(usize, envelope::Error)>),
     #[error("a batch holds at most {limit} records; send smaller batches")]
     TooManyRecords { limit: usize },
+    #[error("the head of the request is not HTTP/1.1; correct its first line and its headers")]
+    MalformedHead,
+    #[error("the head of the request is too large; send at most {MAX_HEAD_BYTES} bytes and 100 headers")]
+    HeadTooLarge,
     #[error("nothing is served at this path; GET / lists the endpoints")]
     NotFound,
     #[error("this path does not take this method; the Allow header lists those that it takes")]
     MethodNotAllowed,
-    #[error(
-        "web pages of another origin may not write here; the Origin header must name this service's own Host"
-    )]
-    ForeignOrigin,
+    #[error("web pages of another origin may not write here; {0}")]
+    ForeignOrigin(&'static str),
     #[error("the body took too long to arrive; send it within {limit_s} s and at 1 KiB/s or more")]
     RequestTimeout { limit_s: u64 },
     #[error("the body is larger than {limit} bytes, the limit; send smaller batches")]
@@ -54,88 +59,110 @@ pub struct Failure {
     pub detail: String,
 }
 
+/// Whose fault it is, which decides all else that an answer says.
+enum Blame<'a> {
+    /// Kafka's, or of a record that only Kafka could judge.
+    Produce(&'a produce::Error),
+    /// The request's: refused before anything was written.
+    Request { tag: &'static str, status: StatusCode },
+    /// A bug.
+    Service,
+}
+
 impl ApiError {
+    fn blame(&self) -> Blame<'_> {
+        let request = |tag, status| Blame::Request { tag, status };
+        match self {
+            Self::Produce(error) => Blame::Produce(error),
+            Self::Internal(_) => Blame::Service,
+            Self::Envelope(error) => request(error.kind.tag(), StatusCode::BAD_REQUEST),
+            Self::Batch(faults) => {
+                let tag = faults.first().map_or("invalid_body", |(_, fault)| fault.kind.tag());
+                request(tag, StatusCode::BAD_REQUEST)
+            }
+            Self::UnreadableBody(_) => request("invalid_body", StatusCode::BAD_REQUEST),
+            Self::MalformedHead => request("bad_request", StatusCode::BAD_REQUEST),
+            Self::HeadTooLarge => request("head_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),
+            Self::NotFound => request("not_found", StatusCode::NOT_FOUND),
+            Self::MethodNotAllowed => request("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
+            Self::RequestTimeout { .. } => request("request_timeout", StatusCode::REQUEST_TIMEOUT),
+            Self::TooManyRecords { .. } | Self::BodyTooLarge { .. } => {
+                request("body_too_large", StatusCode::PAYLOAD_TOO_LARGE)
+            }
+            Self::UnsupportedMediaType(_) => {
+                request("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
+        }
+    }
+
     /// The stable name of the error.
     pub fn tag(&self) -> &'static str {
-        match self {
-            Self::Produce(error) => error.tag(),
-            Self::Envelope(error) => error.kind.tag(),
-            Self::Batch(faults) => faults.first().map_or("invalid_body", |(_, fault)| fault.kind.tag()),
-            Self::TooManyRecords { .. } | Self::BodyTooLarge { .. } => "body_too_large",
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::ForeignOrigin => "foreign_origin",
-            Self::RequestTimeout { .. } => "request_timeout",
-            Self::UnsupportedMediaType(_) => "unsupported_media_type",
-            Self::UnreadableBody(_) => "invalid_body",
-            Self::Internal(_) => "internal",
+        match self.blame() {
+            Blame::Produce(error) => error.tag(),
+            Blame::Request { tag, .. } => tag,
+            Blame::Service => "internal",
         }
     }
 
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Produce(error) => produce_status(error),
-            Self::Envelope(_) | Self::Batch(_) | Self::UnreadableBody(_) => StatusCode::BAD_REQUEST,
-            Self::TooManyRecords { .. } | Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ForeignOrigin => StatusCode::FORBIDDEN,
-            Self::RequestTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        match self.blame() {
+            Blame::Produce(error) => produce_status(error),
+            Blame::Request { status, .. } => status,
+            Blame::Service => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The body of the answer.
+    pub fn problem(&self) -> Problem {
+        let error = self.tag();
+        Problem {
+            type_: problem::type_of(error),
+            title: problem::title_of(error),
+            status: self.status().as_u16(),
+            detail: self.detail(),
+            error,
+            outcome: self.outcome().as_str(),
+            retriable: self.is_retriable(),
+            errors: self.faults(),
         }
     }
 
     fn outcome(&self) -> Outcome {
-        match self {
-            Self::Produce(error) => error.outcome(),
+        match self.blame() {
+            Blame::Produce(error) => error.outcome(),
+            Blame::Request { .. } => Outcome::NotWritten,
             // nobody knows how far a request came that met a bug
-            Self::Internal(_) => Outcome::Unknown,
-            Self::Envelope(_)
-            | Self::Batch(_)
-            | Self::TooManyRecords { .. }
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            | Self::ForeignOrigin
-            | Self::RequestTimeout { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::UnsupportedMediaType(_)
-            | Self::UnreadableBody(_) => Outcome::NotWritten,
+            Blame::Service => Outcome::Unknown,
         }
     }
 
     fn is_retriable(&self) -> bool {
-        match self {
-            Self::Produce(error) => error.is_retriable(),
-            Self::RequestTimeout { .. } | Self::Internal(_) => true,
-            Self::Envelope(_)
-            | Self::Batch(_)
-            | Self::TooManyRecords { .. }
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            | Self::ForeignOrigin
-            | Self::BodyTooLarge { .. }
-            | Self::UnsupportedMediaType(_)
-            | Self::UnreadableBody(_) => false,
+        match self.blame() {
+            Blame::Produce(error) => error.is_retriable(),
+            // the same bytes may come faster
+            Blame::Request { status, .. } => status == StatusCode::REQUEST_TIMEOUT,
+            Blame::Service => true,
         }
     }
 
     /// What the client may read.
     fn detail(&self) -> String {
-        match self {
-            Self::Produce(error) => public_detail(error),
-            Self::Internal(_) => INTERNAL_DETAIL.into(),
-            Self::Envelope(_)
-            | Self::Batch(_)
-            | Self::TooManyRecords { .. }
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            | Self::ForeignOrigin
-            | Self::RequestTimeout { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::UnsupportedMediaType(_)
-            | Self::UnreadableBody(_) => self.to_string(),
+        match self.blame() {
+            Blame::Produce(error) => public_detail(error),
+            Blame::Request { .. } => self.to_string(),
+            Blame::Service => INTERNAL_DETAIL.into(),
+        }
+    }
+
+    /// How loud the log is about it.
+    fn level(&self) -> Level {
+        match self.blame() {
+            Blame::Produce(error) => level_of(error),
+            // of no consequence here
+            Blame::Request { .. } => Level::DEBUG,
+            Blame::Service => Level::ERROR,
         }
     }
 
@@ -149,25 +176,6 @@ impl ApiError {
                 detail: fault.detail.clone(),
             })
             .collect()
-    }
-
-    /// How loud the log is about it.
-    fn level(&self) -> Level {
-        match self {
-            Self::Produce(error) => level_of(error),
-            Self::Internal(_) => Level::ERROR,
-            // a client's fault is of no consequence here
-            Self::Envelope(_)
-            | Self::Batch(_)
-            | Self::TooManyRecords { .. }
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            | Self::ForeignOrigin
-            | Self::RequestTimeout { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::UnsupportedMediaType(_)
-            | Self::UnreadableBody(_) => Level::DEBUG,
-        }
     }
 
     fn topic(&self) -> Option<&TopicName> {
@@ -187,25 +195,12 @@ impl From<envelope::BatchError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, error) = (self.status(), self.tag());
-        let problem = Problem {
-            type_: problem::type_of(error),
-            title: problem::title_of(error),
-            status: status.as_u16(),
-            detail: self.detail(),
-            error,
-            outcome: self.outcome().as_str(),
-            retriable: self.is_retriable(),
-            errors: self.faults(),
-        };
-        // plain data: serialising it cannot fail
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
         let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE))];
-        let mut response = (status, content_type, body).into_response();
+        let mut response = (self.status(), content_type, self.problem().to_json()).into_response();
         set_retry_after(&mut response);
         response.extensions_mut().insert(Failure {
             level: self.level(),
-            error,
+            error: self.tag(),
             topic: self.topic().cloned(),
             detail: self.to_string(),
         });

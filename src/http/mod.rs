@@ -8,6 +8,7 @@ mod extract;
 mod middleware;
 pub mod openapi;
 mod problem;
+mod refusal;
 mod routes;
 mod server;
 mod state;

@@ -140,7 +140,7 @@ pub enum RecordTimestamp {
 /// How producing can fail. `error` names the fault, `outcome` says whether the record may be in Kafka.
 #[derive(IntoResponses)]
 pub enum ProduceFailures {
-    /// invalid_json, invalid_body, missing_value, missing_project, missing_topic, invalid_topic,
+    /// bad_request, invalid_json, invalid_body, missing_value, missing_project, missing_topic, invalid_topic,
     /// invalid_partition, invalid_key, invalid_header, invalid_timestamp, record_rejected: not written
     #[response(status = 400, content_type = "application/problem+json")]
     BadRequest(Problem),
@@ -159,6 +159,9 @@ pub enum ProduceFailures {
     /// unsupported_media_type: not written
     #[response(status = 415, content_type = "application/problem+json")]
     UnsupportedMediaType(Problem),
+    /// head_too_large: not written
+    #[response(status = 431, content_type = "application/problem+json")]
+    HeadTooLarge(Problem),
     /// internal, a bug: unknown
     #[response(status = 500, content_type = "application/problem+json")]
     Internal(Problem),

@@ -35,6 +35,13 @@ pub struct Problem {
     pub errors: Vec<Fault>,
 }
 
+impl Problem {
+    pub fn to_json(&self) -> Vec<u8> {
+        // plain data: serialising it cannot fail
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
 /// What is wrong with one element of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Fault {

@@ -25,7 +25,7 @@ use tokio::{
 /// The pause after an accept that failed for want of descriptors or memory; a fresh try would fail as well.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Bytes of a request's head, larger ones are 431. Also what one read of a body takes at most.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+pub const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// How long a connection may idle between requests. Longer than the usual 60 s of load balancers: whoever closes
 /// first must not be the server, whose close can cross the client's next request.
@@ -229,6 +229,47 @@ mod tests {
         let running = start(|_| {}).await;
         let stream = running.connect("POST /logs HTTP/1.1\r\nHost:").await;
         assert_eq!(read_to_end(stream).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_hyper_refuses_is_answered_with_a_problem() {
+        let running = start(|_| {}).await;
+        let long = format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n", "y".repeat(2 * MAX_HEAD_BYTES));
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(100));
+        for (head, status, error) in [
+            ("nonsense\r\n\r\n", "400", "bad_request"),
+            ("GET / HTTP/9.9\r\n\r\n", "400", "bad_request"),
+            ("GET / HTTP/1.1\r\nno header\r\n\r\n", "400", "bad_request"),
+            (&long, "431", "head_too_large"),
+            (&many, "431", "head_too_large"),
+        ] {
+            let answer = read_to_end(running.connect(head).await).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert!(answer.contains("content-type: application/problem+json\r\n"), "{answer}");
+            assert!(answer.contains(&format!(r#""error":"{error}""#)) && answer.ends_with('}'), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_head_behind_a_request_leaves_its_answer_whole() {
+        let running = start(|_| {}).await;
+        let pipelined = running.connect(&format!("{}nonsense\r\n\r\n", post("", BODY))).await;
+        let mut later = running.connect(&post("", BODY)).await;
+        sleep(SHORT / 2).await;
+        later.write_all(b"nonsense\r\n\r\n").await.unwrap();
+        for stream in [pipelined, later] {
+            let answers = read_to_end(stream).await;
+            let (first, second) = answers.split_at(answers.rfind("HTTP/1.1 ").unwrap());
+            assert!(first.starts_with("HTTP/1.1 202") && first.ends_with('}'), "{answers}");
+            assert!(second.starts_with("HTTP/1.1 400") && second.contains("bad_request"), "{answers}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_400_of_the_service_is_its_own() {
+        let running = start(|_| {}).await;
+        let answer = read_to_end(running.connect(&post("Connection: close\r\n", "{}")).await).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("missing_value"), "{answer}");
     }
 
     #[tokio::test]

@@ -90,17 +90,21 @@ async fn read(
         Err(Interrupted::Refused(error)) => return Err(refuse(error, &parts.headers, body).await),
         Err(Interrupted::Broken(error)) => return Err(closing(error.into_response())),
     };
-    if encoding == Encoding::Identity {
+    let Some(encoding) = encoding else {
         return Ok((media_type, ReadBody { bytes, _permit: permit }));
-    }
+    };
     let decoded = encoding::decode(encoding, &bytes, state.body_limit(), state.budget()).await;
     let (bytes, permit) = decoded.map_err(IntoResponse::into_response)?;
     Ok((media_type, ReadBody { bytes, _permit: permit }))
 }
 
 /// What the head of the request decides, before a byte of the body is read.
-fn check(headers: &HeaderMap, body: &Body, state: &AppState) -> Result<(MediaType, Encoding), ApiError> {
-    origin::check(headers)?;
+fn check(
+    headers: &HeaderMap,
+    body: &Body,
+    state: &AppState,
+) -> Result<(MediaType, Option<Encoding>), ApiError> {
+    origin::check(headers, state.http.host)?;
     let media_type = media_type::of(headers)?;
     let encoding = encoding::of(headers)?;
     let declared = declared_length(body);

@@ -12,23 +12,24 @@ use std::{io::Read, sync::Arc};
 /// Bytes that are unpacked before other requests get a turn on this thread.
 const STEP: u64 = 64 << 10;
 
+/// How a body is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    Identity,
     Gzip,
     /// The zlib format (RFC 9110, section 8.4.1.2).
     Deflate,
 }
 
-pub fn of(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+/// None where the body is plain.
+pub fn of(headers: &HeaderMap) -> Result<Option<Encoding>, ApiError> {
     let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(Encoding::Identity) };
+    let Some(coding) = codings.next() else { return Ok(None) };
     let coding = coding.to_str().unwrap_or("?").trim().to_ascii_lowercase();
     match &*coding {
         _ if codings.next().is_some() => Err(unsupported()),
-        "" | "identity" => Ok(Encoding::Identity),
-        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
-        "deflate" => Ok(Encoding::Deflate),
+        "" | "identity" => Ok(None),
+        "gzip" | "x-gzip" => Ok(Some(Encoding::Gzip)),
+        "deflate" => Ok(Some(Encoding::Deflate)),
         _ => Err(unsupported()),
     }
 }
@@ -43,7 +44,6 @@ pub async fn decode(
     match encoding {
         Encoding::Gzip => unpack(MultiGzDecoder::new(packed), limit, budget).await,
         Encoding::Deflate => unpack(ZlibDecoder::new(packed), limit, budget).await,
-        Encoding::Identity => unpack(packed, limit, budget).await,
     }
 }
 
@@ -124,7 +124,8 @@ mod tests {
         let of = |value: &'static str| {
             of(&HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(value))]))
         };
-        assert_eq!(of("GZIP").unwrap(), Encoding::Gzip);
+        assert_eq!(of("GZIP").unwrap(), Some(Encoding::Gzip));
+        assert_eq!(of("identity").unwrap(), None);
         for coding in ["br", "zstd", "gzip, gzip", "gzip, identity"] {
             assert_eq!(of(coding).unwrap_err().tag(), "unsupported_media_type", "{coding}");
         }
