@@ -28,12 +28,10 @@ const OTHER_DESCRIPTORS: u64 = 256;
 /// Why the service could not start or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error(
-        "cannot listen on {address}: {source}; is another process using the port? PORT and HOST say where to listen"
-    )]
+    #[error("cannot listen on {address}: {source}; {}", listen_advice(.source))]
     Listen { address: SocketAddr, source: io::Error },
     #[error("{0}")]
-    Kafka(#[from] crate::kafka::Fault),
+    Kafka(#[from] crate::kafka::StartError),
     #[error("{0}")]
     Embedded(#[from] crate::kafka::EmbeddedClusterError),
     #[error("the metrics cannot be set up: {0}")]
@@ -42,6 +40,22 @@ pub enum Error {
     Failed(#[from] Failure),
     #[error("{0}")]
     System(#[from] io::Error),
+}
+
+impl Error {
+    /// True where starting again cannot help until the settings are corrected.
+    pub fn is_of_settings(&self) -> bool {
+        matches!(self, Self::Kafka(crate::kafka::StartError::Settings(_)))
+    }
+}
+
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process uses the port: end it or set PORT",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: correct HOST",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: set PORT",
+        _ => "PORT and HOST say where to listen",
+    }
 }
 
 /// Runs the service until SIGTERM or SIGINT has ended it in order.

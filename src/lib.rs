@@ -14,7 +14,7 @@
 //! | [`kafka`] | the librdkafka adapter behind [`produce::Producer`] | produce, lifecycle, config, telemetry |
 //! | [`lifecycle`] | supervision, readiness, shutdown | produce |
 //! | [`produce`] | the core: record, delivery, receipt, error, pipeline | telemetry |
-//! | [`telemetry`] | logs and metrics | config, produce |
+//! | [`telemetry`] | logs and metrics | config |
 //!
 //! The test `arrows` at the end of this file reads this table and every `use crate::` line.
 

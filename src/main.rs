@@ -4,7 +4,7 @@ use kafka_inlet::{
     app, check,
     cli::{self, Command},
     config::{self, Config, Overrides},
-    health, telemetry,
+    health, kafka, telemetry,
 };
 use std::{
     fmt::Display,
@@ -38,14 +38,14 @@ fn serve(overrides: Overrides) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the service ends");
-            ExitCode::FAILURE
+            if error.is_of_settings() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     })
 }
 
 /// Loads the settings and sets up the log, which both belong to everything but the help.
 fn with_settings(overrides: Overrides, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    let (config, warnings) = match config::from_environment(overrides) {
+    let (config, warnings) = match config::from_environment(overrides, kafka::client::check_property) {
         Ok(loaded) => loaded,
         Err(faults) => return refuse(faults),
     };

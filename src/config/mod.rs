@@ -58,35 +58,42 @@ pub struct Overrides {
     pub embedded: bool,
 }
 
+/// Why librdkafka would refuse a property and its value; only its adapter knows.
+pub type CheckProperty = fn(property: &str, value: &str) -> Result<(), String>;
+
 /// The settings out of the process's environment and the file `.env` in the working directory, of which the
 /// environment wins.
-pub fn from_environment(overrides: Overrides) -> Result<(Config, Vec<Warning>), Faults> {
+pub fn from_environment(
+    overrides: Overrides,
+    check_property: CheckProperty,
+) -> Result<(Config, Vec<Warning>), Faults> {
     let known = variable_names();
     let is_ours =
         |name: &str| known.iter().any(|own| own == name) || name.starts_with(kafka::PROPERTY_PREFIX);
     let mut faults = Faults::default();
     let variables = environment::collect(std::env::vars_os(), Path::new(".env"), is_ours, &mut faults);
-    load(variables, overrides, faults)
+    load(variables, overrides, check_property, faults)
 }
 
 impl Config {
-    /// The settings out of the given variables, name and value.
+    /// The settings out of the given variables, name and value. Properties of librdkafka are not checked.
     pub fn load(
         variables: impl IntoIterator<Item = (String, String)>,
         overrides: Overrides,
     ) -> Result<(Self, Vec<Warning>), Faults> {
-        load(variables, overrides, Faults::default())
+        load(variables, overrides, |_, _| Ok(()), Faults::default())
     }
 }
 
 fn load(
     variables: impl IntoIterator<Item = (String, String)>,
     overrides: Overrides,
+    check_property: CheckProperty,
     mut faults: Faults,
 ) -> Result<(Config, Vec<Warning>), Faults> {
     let variables: Variables = variables.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
     let mut warnings = unknown::warnings(&variables, &variable_names());
-    let config = parse(&variables, overrides, &mut faults, &mut warnings);
+    let config = parse(&variables, overrides, check_property, &mut faults, &mut warnings);
     if let Some(config) = &config {
         relations::check(config, &mut faults);
     }
@@ -100,6 +107,7 @@ fn load(
 fn parse(
     variables: &Variables,
     overrides: Overrides,
+    check_property: CheckProperty,
     faults: &mut Faults,
     warnings: &mut Vec<Warning>,
 ) -> Option<Config> {
@@ -108,7 +116,8 @@ fn parse(
     if let Some(partitioner) = records.partitioner(faults) {
         kafka.partitioner = partitioner;
     }
-    kafka.properties = kafka::parse_properties(variables, kafka.idempotence, faults, warnings);
+    kafka.properties =
+        kafka::parse_properties(variables, kafka.idempotence, check_property, faults, warnings);
     if !kafka.idempotence {
         warnings.push(Warning::new(
             "KAFKA_IDEMPOTENCE=false: a retry inside the producer may write a record twice",

@@ -4,7 +4,7 @@ use super::{Config, Faults};
 use std::time::Duration;
 
 /// For what is still queued once the requests are answered or given up.
-pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Kubernetes kills a pod 30 s after its SIGTERM by default; 5 s are left for what nobody planned.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(25);

@@ -145,7 +145,7 @@ fn embedded_refuses_real_brokers_and_credentials() {
 #[test]
 fn relations_between_settings_are_held() {
     for (variables, variable) in [
-        (&[("SHUTDOWN_DELAY_MS", "4000")][..], "SHUTDOWN_TIMEOUT_MS"),
+        (&[("SHUTDOWN_DELAY_MS", "5000")][..], "SHUTDOWN_TIMEOUT_MS"),
         (&[("SHUTDOWN_TIMEOUT_MS", "9000")], "KAFKA_DELIVERY_TIMEOUT_MS"),
         (&[("KAFKA_DELIVERY_TIMEOUT_MS", "2999")], "KAFKA_DELIVERY_TIMEOUT_MS"),
         (&[("KAFKA_LINGER_MS", "8000")], "KAFKA_LINGER_MS"),

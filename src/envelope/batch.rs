@@ -37,7 +37,7 @@ pub fn parse_batch(
         return Err(BatchError::TooManyRecords { limit: context.max_records });
     }
     let buffer = BytesMut::with_capacity(body.len() + elements.len() * SPLICED_BYTES);
-    let mut reader = Reader { body, target: Target::Named, context, buffer };
+    let mut reader = Reader::new(body, Target::Named, context, buffer);
     let mut records = Vec::with_capacity(elements.len());
     let mut faults = Vec::new();
     for (index, element) in elements.into_iter().enumerate() {

@@ -49,6 +49,9 @@ impl Error {
     /// A syntax error is `invalid_json`; JSON of another shape than expected is `invalid_body`.
     pub(super) fn from_json(error: &serde_json::Error) -> Self {
         let kind = if error.is_data() { Kind::InvalidBody } else { Kind::InvalidJson };
+        if error.is_eof() && error.column() == 0 {
+            return Self::new(kind, "the body is empty; send a JSON document");
+        }
         let text = error.to_string();
         // serde quotes the whole string that stands where another type must
         match text.rsplit_once(", expected ") {

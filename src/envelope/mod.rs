@@ -6,6 +6,7 @@
 mod batch;
 mod error;
 mod fields;
+mod headers;
 mod json;
 mod members;
 mod record;

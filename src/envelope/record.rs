@@ -3,36 +3,39 @@
 use super::{
     Context, Error, Kind, Target,
     fields::{Fields, given, string},
-    json,
+    headers, json,
     splice::{self, Addition, Existing},
 };
 use crate::produce::{Header, Record, TopicName};
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 /// Reads a body that holds one envelope.
 pub fn parse_record(body: &Bytes, target: Target<'_>, context: &Context<'_>) -> Result<Record, Error> {
     let text = json::text(body)?;
-    Reader { body, target, context, buffer: BytesMut::new() }.record(text)
+    Reader::new(body, target, context, BytesMut::new()).record(text)
 }
 
 /// Turns the envelopes of one body into records.
 pub(super) struct Reader<'a> {
     /// The whole body, of which keys and untouched values are slices.
-    pub body: &'a Bytes,
-    pub target: Target<'a>,
-    pub context: &'a Context<'a>,
+    body: &'a Bytes,
+    target: Target<'a>,
+    context: &'a Context<'a>,
     /// Where the values are spliced.
-    pub buffer: BytesMut,
+    buffer: BytesMut,
+    /// Headers that the rest of the body may have.
+    headers_left: usize,
+    /// The topic of the last record: those of a batch often have the same.
+    last_topic: Option<TopicName>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub fn new(body: &'a Bytes, target: Target<'a>, context: &'a Context<'a>, buffer: BytesMut) -> Self {
+        Self { body, target, context, buffer, headers_left: headers::MAX_A_BODY, last_topic: None }
+    }
+
     /// `text` must be a part of the body.
     pub fn record(&mut self, text: &str) -> Result<Record, Error> {
         let fields = Fields::parse(text)?;
@@ -40,7 +43,7 @@ impl Reader<'_> {
         let topic = self.topic(&fields)?;
         let key = self.key(&fields)?;
         let partition = self.partition(&fields)?;
-        let headers = headers(&fields)?;
+        let headers = self.headers(&fields)?;
         let timestamp = timestamp(&fields)?.unwrap_or(self.context.now_ms);
         let value = match form {
             Form::Value { value, project } => Some(self.value(value, project)?),
@@ -57,17 +60,35 @@ impl Reader<'_> {
         Ok(Record { topic, partition, key, value, headers, automatic, timestamp })
     }
 
-    fn topic(&self, fields: &Fields<'_>) -> Result<TopicName, Error> {
-        match (self.target, given(fields.topic)) {
-            (Target::Fixed(topic), _) => Ok(topic.clone()),
+    fn topic(&mut self, fields: &Fields<'_>) -> Result<TopicName, Error> {
+        let topic = match (self.target, given(fields.topic)) {
+            (Target::Fixed(topic), _) => return Ok(topic.clone()),
             (Target::Named, None) => {
-                Err(Error::new(Kind::MissingTopic, "the body must have a `topic`, the name of a Kafka topic"))
+                return Err(Error::new(
+                    Kind::MissingTopic,
+                    "the body must have a `topic`, the name of a Kafka topic",
+                ));
             }
-            (Target::Named, Some(topic)) => TopicName::parse(&string(topic, Kind::InvalidTopic, "topic")?)
-                .map_err(|reason| {
-                    Error::new(Kind::InvalidTopic, format!("`topic` is not a topic: {reason}"))
-                }),
+            (Target::Named, Some(topic)) => string(topic, Kind::InvalidTopic, "topic")?,
+        };
+        if let Some(last) = self.last_topic.as_ref().filter(|last| last.as_str() == topic) {
+            return Ok(last.clone());
         }
+        let topic = TopicName::parse(&topic)
+            .map_err(|reason| Error::new(Kind::InvalidTopic, format!("`topic` is not a topic: {reason}")))?;
+        self.last_topic = Some(topic.clone());
+        Ok(topic)
+    }
+
+    fn headers(&mut self, fields: &Fields<'_>) -> Result<Vec<Header>, Error> {
+        let Some(member) = given(fields.headers) else { return Ok(Vec::new()) };
+        let headers = headers::parse(member)?;
+        self.headers_left = self.headers_left.checked_sub(headers.len()).ok_or_else(|| {
+            let detail =
+                format!("the records of the body have more than {} headers together", headers::MAX_A_BODY);
+            Error::new(Kind::InvalidHeader, detail)
+        })?;
+        Ok(headers)
     }
 
     fn key(&self, fields: &Fields<'_>) -> Result<Option<Bytes>, Error> {
@@ -213,7 +234,8 @@ fn timestamp(fields: &Fields<'_>) -> Result<Option<i64>, Error> {
         Some(millis) => Ok(Some(millis)),
         None => Err(Error::new(
             Kind::InvalidTimestamp,
-            "`timestamp` must be milliseconds since 1970 as a whole number, or an RFC 3339 date and time after that",
+            "`timestamp` must be milliseconds since 1970 as a whole number above 0, or an RFC 3339 date and time, \
+             before the last day of the year 9999",
         )),
     }
 }
@@ -231,70 +253,4 @@ fn parse_rfc3339(text: &str) -> Option<i64> {
 /// RFC 3339 in UTC with milliseconds.
 fn rfc3339(millis: i64) -> String {
     jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| format!("{time:.3}"))
-}
-
-fn headers(fields: &Fields<'_>) -> Result<Vec<Header>, Error> {
-    let Some(headers) = given(fields.headers) else { return Ok(Vec::new()) };
-    const EXPECTED: &str = "`headers` must be an object of strings or {\"base64\":\"…\"}";
-    if !headers.get().starts_with('{') {
-        return Err(Error::new(Kind::InvalidHeader, EXPECTED));
-    }
-    serde_json::from_str::<Headers>(headers.get()).map(|headers| headers.0).map_err(|error| {
-        let reason = error.to_string();
-        // the place within the member would mislead
-        let reason = reason.split(" at line ").next().unwrap_or_default();
-        Error::new(Kind::InvalidHeader, format!("{EXPECTED}: {reason}"))
-    })
-}
-
-/// An object of header values; a repeated name makes a repeated header.
-struct Headers(Vec<Header>);
-
-impl<'de> Deserialize<'de> for Headers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(HeadersVisitor)
-    }
-}
-
-struct HeadersVisitor;
-
-impl<'de> Visitor<'de> for HeadersVisitor {
-    type Value = Headers;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
-        let mut headers = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let value: HeaderValue = map
-                .next_value()
-                .map_err(|_| serde::de::Error::custom(format_args!("the value of '{name}' is neither")))?;
-            let value = match value {
-                HeaderValue::Text(text) => Some(Bytes::from(text)),
-                HeaderValue::Null(()) => None,
-                HeaderValue::Binary { base64 } => {
-                    let bytes = BASE64_STANDARD.decode(base64);
-                    let bytes = bytes.map_err(|error| {
-                        serde::de::Error::custom(format_args!("the base64 of '{name}' is faulty ({error})"))
-                    })?;
-                    Some(bytes.into())
-                }
-            };
-            if name.is_empty() {
-                return Err(serde::de::Error::custom("a header needs a name"));
-            }
-            headers.push(Header { name, value });
-        }
-        Ok(Headers(headers))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum HeaderValue {
-    Text(String),
-    Binary { base64: String },
-    Null(()),
 }

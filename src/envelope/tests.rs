@@ -179,11 +179,29 @@ fn faulty_headers_are_named() {
         "[]",
         "\"x\"",
         r#"{"":"x"}"#,
+        r#"{"a\u0000b":"x"}"#,
     ] {
         let error = with(&format!(r#""headers":{headers}"#)).unwrap_err();
         assert_eq!(error.kind, Kind::InvalidHeader, "{headers}");
     }
     assert!(with(r#""headers":{"tenant":7}"#).unwrap_err().detail.contains("'tenant'"));
+}
+
+#[test]
+fn headers_are_bounded_by_record_and_by_body() {
+    let headers = |count: usize| {
+        let all: Vec<_> = (0..count).map(|n| format!(r#""h{n}":"x""#)).collect();
+        format!(r#""headers":{{{}}}"#, all.join(","))
+    };
+    assert_eq!(with(&headers(1000)).unwrap().headers.len(), 1000);
+    assert_eq!(kind(with(&headers(1001))), Kind::InvalidHeader);
+    let line = format!(r#"{{"topic":"t","value":1,"project":"p",{}}}"#, headers(1000));
+    let body = Bytes::from(vec![line; 101].join("\n"));
+    let context = Context { max_records: 200, ..context() };
+    let Err(BatchError::Elements(faults)) = parse_batch(&body, BatchFormat::Ndjson, &context) else {
+        panic!("no fault")
+    };
+    assert_eq!((faults.len(), faults[0].0, faults[0].1.kind), (1, 100, Kind::InvalidHeader));
 }
 
 #[test]

@@ -221,6 +221,7 @@ pub fn produce_status(error: &produce::Error) -> StatusCode {
     use produce::Error as E;
     match error {
         E::InvalidPartition { .. }
+        | E::PartitionGone { .. }
         | E::KeyRequired(_)
         | E::TimestampOutOfRange { .. }
         | E::Rejected { .. } => StatusCode::BAD_REQUEST,
@@ -232,6 +233,7 @@ pub fn produce_status(error: &produce::Error) -> StatusCode {
         E::TopicMissing(_)
         | E::NotReady { .. }
         | E::Overloaded { .. }
+        | E::TooManyLookUps(_)
         | E::NeighbourRejected
         | E::BrokerUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         E::DeliveryTimeout { .. } | E::AcknowledgementLost { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -247,7 +249,9 @@ pub fn topic_of(error: &produce::Error) -> Option<&TopicName> {
         | E::TopicMissing(topic)
         | E::KeyRequired(topic)
         | E::Unauthorized(topic)
+        | E::TooManyLookUps(topic)
         | E::InvalidPartition { topic, .. }
+        | E::PartitionGone { topic, .. }
         | E::TimestampOutOfRange { topic, .. }
         | E::RecordTooLarge { topic, .. } => Some(topic),
         E::Rejected { .. }
@@ -275,9 +279,14 @@ pub fn level_of(error: &produce::Error) -> Level {
         | E::AcknowledgementLost { .. } => Level::WARN,
         // these would come with every request for as long as the state lasts: the link's own lines, the line once
         // a minute about a topic and the metrics tell of it
-        E::NotReady { .. } | E::Overloaded { .. } | E::TopicMissing(_) | E::Unauthorized(_) => Level::DEBUG,
+        E::NotReady { .. }
+        | E::Overloaded { .. }
+        | E::TooManyLookUps(_)
+        | E::TopicMissing(_)
+        | E::Unauthorized(_) => Level::DEBUG,
         E::UnknownTopic(_)
         | E::InvalidPartition { .. }
+        | E::PartitionGone { .. }
         | E::KeyRequired(_)
         | E::TimestampOutOfRange { .. }
         | E::RecordTooLarge { .. }

@@ -19,12 +19,36 @@ pub enum ConfigError {
     /// The text is librdkafka's own; it names the property and, where it is a secret, not its value.
     #[error("{variable}: librdkafka refuses the property {property}: {reason}")]
     Property { variable: String, property: String, reason: String },
+    #[error("librdkafka refuses the settings: {0}")]
+    Settings(String),
+}
+
+impl ConfigError {
+    /// The same with the variables that librdkafka's reason is about.
+    pub fn explained(self, kafka: &Kafka) -> Self {
+        match self {
+            Self::Settings(reason) => Self::Settings(explain(&reason, kafka)),
+            other @ Self::Property { .. } => other,
+        }
+    }
 }
 
 /// The configuration of the admin client: the producer's connection, with the operator's own properties.
 pub fn admin(kafka: &Kafka) -> Result<ClientConfig, ConfigError> {
     let mut client = connection(kafka);
     set_properties(&mut client, kafka)?;
+    Ok(client)
+}
+
+/// The configuration of the client that asks whether Kafka answers. It gives up on a broker that does not answer
+/// within a second and asks another one, which the producer must not: its requests may take longer.
+pub fn prober(kafka: &Kafka) -> Result<ClientConfig, ConfigError> {
+    let mut client = admin(kafka)?;
+    client
+        // the producer logs the same brokers' faults
+        .set_log_level(RDKafkaLogLevel::Emerg)
+        .set("socket.timeout.ms", "1000")
+        .set("allow.auto.create.topics", "false");
     Ok(client)
 }
 
@@ -74,7 +98,7 @@ pub fn producer(kafka: &Kafka, limits: &Limits) -> Result<ClientConfig, ConfigEr
         .set("queue.buffering.max.messages", "0")
         .set("statistics.interval.ms", "5000");
     set_properties(&mut client, kafka)?;
-    client.create_native_config().map_err(|error| property_error(&error, |_| None))?;
+    client.create_native_config().map_err(|error| ConfigError::Settings(error_text(&error)))?;
     Ok(client)
 }
 
@@ -85,17 +109,46 @@ pub fn alone(producer: &ClientConfig) -> ClientConfig {
     client
 }
 
-/// Sets the operator's own properties, each checked by itself, so that an error names its variable.
+/// Sets the operator's own properties, each checked once more by itself, so that an error names its variable.
 fn set_properties(client: &mut ClientConfig, kafka: &Kafka) -> Result<(), ConfigError> {
     for (property, value) in &kafka.properties {
-        let mut alone = ClientConfig::new();
-        alone.set(property, value);
-        alone
-            .create_native_config()
-            .map_err(|error| property_error(&error, |name| Some(variable_of(name))))?;
+        check_property(property, value).map_err(|reason| ConfigError::Property {
+            variable: variable_of(property),
+            property: property.clone(),
+            reason,
+        })?;
         client.set(property, value);
     }
     Ok(())
+}
+
+/// Why librdkafka would refuse the property, in its own words.
+pub fn check_property(property: &str, value: &str) -> Result<(), String> {
+    let mut alone = ClientConfig::new();
+    alone.set(property, value);
+    match alone.create_native_config() {
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientConfig(_, reason, ..)) => Err(reason),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
+/// librdkafka's reason for making no client, with the variables that set what it names.
+fn explain(reason: &str, kafka: &Kafka) -> String {
+    const VARIABLES: [(&str, &str); 3] = [
+        ("ssl.ca.location", "KAFKA_SSL_CA_LOCATION"),
+        ("ssl.certificate.location", "KAFKA_SSL_CERTIFICATE_LOCATION"),
+        ("ssl.key.location", "KAFKA_SSL_KEY_LOCATION or KAFKA_SSL_KEY_PASSWORD"),
+    ];
+    let own = VARIABLES.map(|(property, variable)| (property, variable.to_owned()));
+    let operators = kafka.properties.keys().map(|property| (property.as_str(), variable_of(property)));
+    let named: Vec<_> = own
+        .into_iter()
+        .chain(operators)
+        .filter(|(property, _)| reason.contains(property))
+        .map(|(_, variable)| variable)
+        .collect();
+    if named.is_empty() { reason.to_owned() } else { format!("{}: {reason}; correct it", named.join(", ")) }
 }
 
 /// librdkafka's text, without the value of a property that it refuses, which may be a password.
@@ -104,15 +157,6 @@ pub fn error_text(error: &KafkaError) -> String {
         KafkaError::ClientConfig(_, reason, property, _value) => format!("{property}: {reason}"),
         other => other.to_string(),
     }
-}
-
-fn property_error(error: &KafkaError, variable: impl Fn(&str) -> Option<String>) -> ConfigError {
-    let (property, reason) = match error {
-        KafkaError::ClientConfig(_, reason, property, _value) => (property.clone(), reason.clone()),
-        other => (String::new(), other.to_string()),
-    };
-    let variable = variable(&property).unwrap_or_else(|| "Kafka settings".into());
-    ConfigError::Property { variable, property, reason }
 }
 
 fn variable_of(property: &str) -> String {

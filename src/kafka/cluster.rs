@@ -1,13 +1,14 @@
-//! The producers of this process: the shared one, the one that sends records alone, and their replacement
-//! after a fatal error.
+//! The clients of this process: the shared producer, the one that sends records alone, their replacement after a
+//! fatal error, and the prober that asks whether Kafka answers.
 
 use super::{
     client,
-    context::{Broker, Context, Event, Observed},
+    context::{BrokerKind, Context, Event, Observed},
     metadata::AskCluster,
     polled::{PolledProducer, StartError},
 };
 use crate::{
+    config::{Kafka, Limits},
     lifecycle::supervisor::Alarm,
     produce::{Error, TopicName},
 };
@@ -28,18 +29,24 @@ use tokio::sync::mpsc;
 
 /// For one question about metadata.
 const ASK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// For a probe's first question. The prober gives a silent broker up after a second, and librdkafka looks once a
+/// second: by then the second question goes to another broker.
+const FIRST_PROBE_TIMEOUT: Duration = Duration::from_millis(2100);
 /// For a probe's second question: with the first and the pause between probes, well below the 5 s in which a
 /// lost broker must show.
-const SECOND_ASK_TIMEOUT: Duration = Duration::from_secs(1);
+const SECOND_PROBE_TIMEOUT: Duration = Duration::from_millis(1200);
 /// How long a replaced producer may take to report on what it held.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request may hold a replaced producer; an enqueue takes microseconds.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Cluster {
     config: ClientConfig,
     events: mpsc::Sender<Event>,
     observed: Arc<Observed>,
     alarm: Alarm,
-    broker: Broker,
+    broker: BrokerKind,
+    prober: PolledProducer,
     shared: ArcSwap<PolledProducer>,
     /// Made when a record must first be sent alone.
     alone: Mutex<Option<Arc<PolledProducer>>>,
@@ -48,15 +55,25 @@ pub struct Cluster {
 impl Cluster {
     /// Never waits for a broker.
     pub fn start(
-        config: ClientConfig,
-        broker: Broker,
+        kafka: &Kafka,
+        limits: &Limits,
         events: mpsc::Sender<Event>,
         alarm: Alarm,
     ) -> Result<Arc<Self>, StartError> {
+        let config = client::producer(kafka, limits)?;
+        let broker = if kafka.embedded { BrokerKind::Mock } else { BrokerKind::Kafka };
         let observed = Arc::new(Observed::default());
-        let context = Context::new(events.clone(), Arc::clone(&observed), broker);
-        let shared = ArcSwap::from_pointee(PolledProducer::start(&config, context, &alarm)?);
-        Ok(Arc::new(Self { config, events, observed, alarm, broker, shared, alone: Mutex::default() }))
+        let start = |config| {
+            let context = Context::new(events.clone(), Arc::clone(&observed), broker);
+            PolledProducer::start(config, context, &alarm).map_err(|error| match error {
+                StartError::Settings(error) => StartError::Settings(error.explained(kafka)),
+                StartError::Thread(error) => StartError::Thread(error),
+            })
+        };
+        let shared = ArcSwap::from_pointee(start(&config)?);
+        let prober = start(&client::prober(kafka)?)?;
+        let alone = Mutex::default();
+        Ok(Arc::new(Self { config, events, observed, alarm, broker, prober, shared, alone }))
     }
 
     pub fn shared(&self) -> arc_swap::Guard<Arc<PolledProducer>> {
@@ -88,7 +105,8 @@ impl Cluster {
     /// answer questions but acknowledges records answers too.
     pub fn probe(&self, topic: &TopicName) -> Result<(), String> {
         let acknowledged = self.observed.acknowledged();
-        match self.fetch(topic, ASK_TIMEOUT).or_else(|_| self.fetch(topic, SECOND_ASK_TIMEOUT)) {
+        let ask = |timeout| fetch(&self.prober, topic, timeout);
+        match ask(FIRST_PROBE_TIMEOUT).or_else(|_| ask(SECOND_PROBE_TIMEOUT)) {
             Ok(_) => {
                 self.observed.forget_error();
                 Ok(())
@@ -124,10 +142,10 @@ impl Cluster {
             None => Ok(()),
         }
     }
+}
 
-    fn fetch(&self, topic: &TopicName, timeout: Duration) -> Result<Metadata, KafkaError> {
-        self.shared.load_full().client().fetch_metadata(Some(topic.as_str()), timeout)
-    }
+fn fetch(producer: &PolledProducer, topic: &TopicName, timeout: Duration) -> Result<Metadata, KafkaError> {
+    producer.client().fetch_metadata(Some(topic.as_str()), timeout)
 }
 
 /// Purges and drops a producer on a thread of its own, since both block.
@@ -138,7 +156,8 @@ fn retire(producer: Arc<PolledProducer>) {
             tracing::warn!(%error, "the replaced producer has not reported on all of its records");
         }
         // requests may hold it for the moment of an enqueue; theirs must not be the last reference
-        while Arc::strong_count(&producer) > 1 {
+        let release = Instant::now() + RELEASE_TIMEOUT;
+        while Arc::strong_count(&producer) > 1 && Instant::now() < release {
             thread::sleep(Duration::from_millis(10));
         }
     });
@@ -156,8 +175,7 @@ fn no_answer(error: &KafkaError) -> String {
 
 impl AskCluster for Arc<Cluster> {
     fn ask(&self, name: &TopicName) -> Result<i32, Error> {
-        let metadata = self
-            .fetch(name, ASK_TIMEOUT)
+        let metadata = fetch(&self.shared.load_full(), name, ASK_TIMEOUT)
             .map_err(|error| Error::BrokerUnavailable { reason: no_answer(&error) })?;
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name.as_str()) else {
             return Err(Error::UnknownTopic(name.clone()));

@@ -1,6 +1,9 @@
 //! librdkafka's callbacks. They run on the poll thread, so they only read and hand on.
 
-use super::{error, report};
+use super::{
+    error::{self, Refusal},
+    report,
+};
 use crate::produce::{Ack, TopicName, Written};
 use rdkafka::{
     ClientContext, Message, Timestamp, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
@@ -23,12 +26,12 @@ pub enum Event {
 pub struct Context {
     events: mpsc::Sender<Event>,
     observed: Arc<Observed>,
-    broker: Broker,
+    broker: BrokerKind,
 }
 
 /// Which kind of broker answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broker {
+pub enum BrokerKind {
     Kafka,
     /// librdkafka's mock, whose append time is made up (`rdkafka_mock_handlers.c`).
     Mock,
@@ -62,7 +65,7 @@ impl Observed {
 }
 
 impl Context {
-    pub fn new(events: mpsc::Sender<Event>, observed: Arc<Observed>, broker: Broker) -> Self {
+    pub fn new(events: mpsc::Sender<Event>, observed: Arc<Observed>, broker: BrokerKind) -> Self {
         Self { events, observed, broker }
     }
 }
@@ -110,7 +113,7 @@ impl ProducerContext for Context {
             }
         };
         let append_time = match message.timestamp() {
-            Timestamp::LogAppendTime(millis) if self.broker == Broker::Kafka => Some(millis),
+            Timestamp::LogAppendTime(millis) if self.broker == BrokerKind::Kafka => Some(millis),
             _ => None,
         };
         let written =
@@ -127,7 +130,8 @@ impl ProducerContext for Context {
                 let reason = report::broker_reason(message).unwrap_or_else(|| code.to_string());
                 let topic = TopicName::parse(message.topic()).ok();
                 let timestamp = message.timestamp().to_millis().unwrap_or_default();
-                Err(error::of_report(code, persistence, topic, timestamp, reason))
+                let partition = message.partition();
+                Err(error::of_report(Refusal { code, persistence, topic, partition, timestamp, reason }))
             }
         });
     }

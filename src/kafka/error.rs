@@ -4,14 +4,21 @@ use super::report::Persistence;
 use crate::produce::{Error, TopicName};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// A delivery report that says no. `reason` is the broker's or librdkafka's text.
-pub fn of_report(
-    code: Code,
-    persistence: Persistence,
-    topic: Option<TopicName>,
-    timestamp: i64,
-    reason: String,
-) -> Error {
+/// A delivery report that says no.
+pub struct Refusal {
+    pub code: Code,
+    pub persistence: Persistence,
+    pub topic: Option<TopicName>,
+    pub partition: i32,
+    /// The record's, in milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// The broker's or librdkafka's text.
+    pub reason: String,
+}
+
+/// What the report means for the record.
+pub fn of_report(refusal: Refusal) -> Error {
+    let Refusal { code, persistence, topic, partition, timestamp, reason } = refusal;
     if persistence != Persistence::Not {
         return Error::AcknowledgementLost { reason };
     }
@@ -19,9 +26,8 @@ pub fn of_report(
         (Code::MessageSizeTooLarge | Code::MessageBatchTooLarge, _) => Error::BatchRefusedAsTooLarge,
         (Code::InvalidDifferentRecord, _) => Error::NeighbourRejected,
         (Code::TopicAuthorizationFailed, Some(topic)) => Error::Unauthorized(topic),
-        (Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition, Some(topic)) => {
-            Error::UnknownTopic(topic)
-        }
+        (Code::UnknownTopicOrPartition | Code::UnknownTopic, Some(topic)) => Error::UnknownTopic(topic),
+        (Code::UnknownPartition, Some(topic)) => Error::PartitionGone { topic, partition },
         (Code::InvalidTimestamp, Some(topic)) => {
             Error::TimestampOutOfRange { topic, timestamp, bound: reason }
         }
@@ -38,11 +44,19 @@ pub fn of_report(
     }
 }
 
+/// True where librdkafka knows that the topic or the partition does not exist.
+pub fn doubts_topic(code: Code) -> bool {
+    matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition)
+}
+
 /// A record that librdkafka did not even queue.
-pub fn of_enqueue(code: Code, topic: &TopicName) -> Error {
+pub fn of_enqueue(code: Code, topic: &TopicName, partition: Option<i32>) -> Error {
     match code {
         Code::MessageSizeTooLarge => Error::BatchRefusedAsTooLarge,
-        Code::UnknownTopic | Code::UnknownPartition => Error::UnknownTopic(topic.clone()),
+        Code::UnknownTopic => Error::UnknownTopic(topic.clone()),
+        Code::UnknownPartition => {
+            Error::PartitionGone { topic: topic.clone(), partition: partition.unwrap_or(-1) }
+        }
         Code::TopicAuthorizationFailed => Error::Unauthorized(topic.clone()),
         Code::QueueFull => Error::BrokerUnavailable { reason: "librdkafka's queue is full".into() },
         code => Error::BrokerUnavailable { reason: code.to_string() },
@@ -55,7 +69,8 @@ mod tests {
     use crate::produce::Outcome;
 
     fn report(code: Code, persistence: Persistence) -> Error {
-        of_report(code, persistence, TopicName::parse("t").ok(), 0, "why".into())
+        let topic = TopicName::parse("t").ok();
+        of_report(Refusal { code, persistence, topic, partition: 0, timestamp: 0, reason: "why".into() })
     }
 
     #[test]

@@ -23,6 +23,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 /// How often the configured topics are looked for.
 const TOPICS_EVERY: Duration = Duration::from_secs(30);
+/// How long topics that were just made may be unknown to some brokers.
+const TOPICS_SETTLE: Duration = Duration::from_secs(2);
 
 /// What the link works on.
 pub struct Link {
@@ -37,7 +39,7 @@ pub struct Link {
 pub struct LinkSettings {
     /// The topics of the fixed routes, at least one.
     pub topics: Vec<TopicName>,
-    /// Makes the configured topics, before they are first looked for.
+    /// Makes the configured topics where one is missing.
     pub create_topics: Option<CreateTopics>,
     pub base_delay: Duration,
     /// Attempts at the first connection; None for ever.
@@ -76,7 +78,7 @@ impl Link {
                         self.up(None);
                     }
                     if !connected || topics_due <= Instant::now() {
-                        self.look_for_topics(!connected_before);
+                        self.look_for_topics();
                         topics_due = Instant::now() + TOPICS_EVERY;
                     }
                     if !connected {
@@ -133,18 +135,20 @@ impl Link {
         }
     }
 
-    /// Learns the configured topics before traffic needs them, and names those that do not exist. Stops at the
-    /// first question without an answer, because it keeps the next probe waiting.
-    fn look_for_topics(&mut self, first: bool) {
-        if first && let Some(create) = &mut self.settings.create_topics {
+    /// Learns the configured topics before traffic needs them, makes them where that is asked for, and names those
+    /// that do not exist.
+    fn look_for_topics(&mut self) {
+        let Some(mut missing) = self.missing_topics() else { return };
+        if !missing.is_empty()
+            && let Some(create) = &mut self.settings.create_topics
+        {
             create();
-        }
-        let mut missing = Vec::new();
-        for topic in &self.settings.topics {
-            match self.topics.refresh(topic, &self.cluster) {
-                Err(Error::UnknownTopic(_)) => missing.push(topic.clone()),
-                Err(Error::BrokerUnavailable { .. }) => return,
-                Ok(_) | Err(_) => {}
+            let give_up = Instant::now() + TOPICS_SETTLE;
+            // the broker that is asked may hear of the new topics later than the one that made them
+            while !missing.is_empty() && Instant::now() < give_up {
+                thread::sleep(TOPICS_SETTLE / 10);
+                let Some(still_missing) = self.missing_topics() else { return };
+                missing = still_missing;
             }
         }
         if missing != self.readiness.missing_topics() {
@@ -156,6 +160,20 @@ impl Link {
             }
             self.readiness.set_missing_topics(missing);
         }
+    }
+
+    /// None where Kafka does not answer. Stops at the first question without an answer, because it keeps the next
+    /// probe waiting.
+    fn missing_topics(&self) -> Option<Vec<TopicName>> {
+        let mut missing = Vec::new();
+        for topic in &self.settings.topics {
+            match self.topics.refresh(topic, &self.cluster) {
+                Err(Error::UnknownTopic(_)) => missing.push(topic.clone()),
+                Err(Error::BrokerUnavailable { .. }) => return None,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Some(missing)
     }
 }
 

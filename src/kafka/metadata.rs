@@ -115,9 +115,7 @@ impl Topics {
             } else {
                 match self.look_ups.try_send(name.clone()) {
                     Ok(()) => drop(waiting.insert(name.clone(), vec![answer])),
-                    Err(TrySendError::Full(_)) => {
-                        return Err(unanswered("too many unknown topics are being looked up"));
-                    }
+                    Err(TrySendError::Full(_)) => return Err(Error::TooManyLookUps(name.clone())),
                     Err(TrySendError::Disconnected(_)) => {
                         return Err(unanswered("the service is shutting down"));
                     }
@@ -125,6 +123,11 @@ impl Topics {
             }
         }
         receiver.await.unwrap_or_else(|_| Err(unanswered("the service is shutting down")))
+    }
+
+    /// Forgets the topic, because what is known of it turned out to be wrong.
+    pub fn forget(&self, name: &TopicName) {
+        write(&self.present).remove(name);
     }
 
     /// Sets what DescribeConfigs told about a topic.
@@ -142,12 +145,26 @@ impl Topics {
     }
 
     fn ask_and_tell(&self, name: &TopicName, cluster: &impl AskCluster) {
+        if self.nobody_waits_for(name) {
+            return;
+        }
         let answer = self.refresh(name, cluster);
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         for receiver in waiting.into_iter().flatten() {
             // one that gave up does not listen
             let _ = receiver.send(answer.clone());
         }
+    }
+
+    /// After a time without answers, most of those that asked have given up.
+    fn nobody_waits_for(&self, name: &TopicName) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let given_up =
+            waiting.get(name).is_none_or(|receivers| receivers.iter().all(oneshot::Sender::is_closed));
+        if given_up {
+            waiting.remove(name);
+        }
+        given_up
     }
 
     /// Keeps what the cluster said. What it could not say changes nothing.

@@ -20,4 +20,5 @@ mod tests;
 mod topic_config;
 
 pub use embedded::{EmbeddedCluster, EmbeddedClusterError};
-pub use producer::{Fault, KafkaProducer};
+pub use polled::StartError;
+pub use producer::KafkaProducer;

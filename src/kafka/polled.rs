@@ -1,6 +1,9 @@
 //! One librdkafka producer and the thread that polls it.
 
-use super::{client::error_text, context::Context};
+use super::{
+    client::{self, ConfigError},
+    context::Context,
+};
 use crate::lifecycle::supervisor::Alarm;
 use rdkafka::{
     ClientConfig,
@@ -18,7 +21,8 @@ use std::{
     time::Duration,
 };
 
-const POLL: Duration = Duration::from_millis(100);
+/// How long one poll waits. rdkafka spins through the last millisecond of it, so a short one is not free when idle.
+const POLL: Duration = Duration::from_millis(500);
 
 /// A producer that is polled until it is dropped. Dropping it purges its queue and blocks for up to a second:
 /// flush first, and drop it off the async threads.
@@ -28,18 +32,22 @@ pub struct PolledProducer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Why there is no connection to Kafka to begin with.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("librdkafka cannot make a producer: {}", error_text(.0))]
-    Producer(#[from] rdkafka::error::KafkaError),
-    #[error("no thread for polling the producer: {0}")]
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
+    #[error("no thread for the connection to Kafka: {0}")]
     Thread(#[from] io::Error),
 }
 
 impl PolledProducer {
     /// Never waits for a broker.
     pub fn start(config: &ClientConfig, context: Context, alarm: &Alarm) -> Result<Self, StartError> {
-        let producer: Arc<BaseProducer<Context>> = Arc::new(config.create_with_context(context)?);
+        let producer: BaseProducer<Context> = config
+            .create_with_context(context)
+            .map_err(|error| ConfigError::Settings(client::error_text(&error)))?;
+        let producer = Arc::new(producer);
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name("kafka-poll".into()).spawn({
             let (producer, stopping) = (Arc::clone(&producer), Arc::clone(&stopping));

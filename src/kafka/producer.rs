@@ -2,9 +2,8 @@
 
 use super::{
     admin::{Admin, Created},
-    client::{self, ConfigError},
+    client,
     cluster::Cluster,
-    context::Broker,
     error, events,
     link::{CreateTopics, Link, LinkHandle, LinkSettings},
     metadata::Topics,
@@ -22,13 +21,18 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::BaseRecord,
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
 
 /// Log lines and statistics that may wait to be understood.
 const EVENT_QUEUE: usize = 1000;
 /// Pause between two questions about a topic that the broker is making.
 const AUTO_CREATE_POLL: Duration = Duration::from_millis(250);
+/// How long a broker may take to make a topic; one that never does is set up not to.
+const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The one producer of the service, with all that keeps it connected.
 pub struct KafkaProducer {
@@ -40,17 +44,6 @@ pub struct KafkaProducer {
     _link: LinkHandle,
 }
 
-/// Why the producer could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Producer(#[from] StartError),
-    #[error("no thread for the connection to Kafka: {0}")]
-    Thread(#[from] io::Error),
-}
-
 impl KafkaProducer {
     /// Starts to connect in the background and returns at once.
     pub fn start(
@@ -58,12 +51,10 @@ impl KafkaProducer {
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
         supervisor: &mut Supervisor,
-    ) -> Result<Arc<Self>, Fault> {
-        let client_config = client::producer(&config.kafka, &config.limits)?;
+    ) -> Result<Arc<Self>, StartError> {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
-        let broker = if config.kafka.embedded { Broker::Mock } else { Broker::Kafka };
-        let cluster = Cluster::start(client_config, broker, events, supervisor.alarm())?;
+        let cluster = Cluster::start(&config.kafka, &config.limits, events, supervisor.alarm())?;
         let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
         let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
         let admin = Arc::new(Admin::new(&client::admin(&config.kafka)?));
@@ -111,19 +102,30 @@ fn create_topics(config: &Config, admin: Arc<Admin>) -> CreateTopics {
     let (partitions, replication_factor) =
         (config.kafka.topic_partitions, config.kafka.topic_replication_factor);
     let runtime = tokio::runtime::Handle::current();
-    Box::new(move || match runtime.block_on(admin.create_topics(&topics, partitions, replication_factor)) {
-        Ok(created) => {
-            for (topic, created) in created {
-                match created {
-                    Ok(Created::New) => {
-                        tracing::info!(%topic, partitions, replication_factor, "topic created")
+    let mut last_fault = None;
+    Box::new(move || {
+        let created = runtime.block_on(admin.create_topics(&topics, partitions, replication_factor));
+        let mut faults = Vec::new();
+        match created {
+            Ok(created) => {
+                for (topic, created) in created {
+                    match created {
+                        Ok(Created::New) => {
+                            tracing::info!(%topic, partitions, replication_factor, "topic created");
+                        }
+                        Ok(Created::Existed) => tracing::debug!(%topic, "topic exists already"),
+                        Err(reason) => faults.push(format!("{topic}: {reason}")),
                     }
-                    Ok(Created::Existed) => tracing::debug!(%topic, "topic exists already"),
-                    Err(reason) => tracing::error!(%topic, reason, "the topic cannot be created"),
                 }
             }
+            Err(error) => faults.push(error.to_string()),
         }
-        Err(error) => tracing::error!(%error, "the configured topics cannot be created"),
+        let fault = (!faults.is_empty()).then(|| faults.join("; "));
+        // tried again for as long as topics are missing, told of once
+        if fault.is_some() && fault != last_fault {
+            tracing::error!(reason = fault, "configured topics cannot be created");
+        }
+        last_fault = fault;
     })
 }
 
@@ -140,11 +142,12 @@ impl Producer for KafkaProducer {
 
     fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
         Box::pin(async move {
+            let give_up = Instant::now() + AUTO_CREATE_TIMEOUT;
             loop {
                 match self.topics.look_up(name).await {
-                    // the question itself has made the broker begin; the caller's deadline ends the wait
+                    // the question itself has made the broker begin
                     Err(Error::UnknownTopic(_) | Error::BrokerUnavailable { .. })
-                        if self.auto_create_topics =>
+                        if self.auto_create_topics && Instant::now() < give_up =>
                     {
                         tokio::time::sleep(AUTO_CREATE_POLL).await;
                     }
@@ -156,18 +159,27 @@ impl Producer for KafkaProducer {
 
     fn enqueue(&self, topic: &Topic, record: &Record, batching: Batching, ack: Ack) {
         let partition = self.partition(topic, record);
-        match batching {
+        let sent = match batching {
             Batching::Shared => send(&self.cluster.shared(), record, partition, ack),
             Batching::Alone => match self.cluster.alone() {
                 Ok(producer) => send(&producer, record, partition, ack),
-                Err(fault) => ack.report(Err(Error::BrokerUnavailable { reason: fault.to_string() })),
+                Err(error) => {
+                    ack.report(Err(Error::BrokerUnavailable { reason: error.to_string() }));
+                    Ok(())
+                }
             },
+        };
+        if let Err(Doubt) = sent {
+            self.topics.forget(&topic.name);
         }
     }
 }
 
-fn send(producer: &PolledProducer, record: &Record, partition: Option<i32>, ack: Ack) {
-    let refused = producer.send(BaseRecord {
+/// librdkafka knows the topic or the partition not to exist: what we know of it is out of date.
+struct Doubt;
+
+fn send(producer: &PolledProducer, record: &Record, partition: Option<i32>, ack: Ack) -> Result<(), Doubt> {
+    let sent = producer.send(BaseRecord {
         topic: record.topic.as_str(),
         partition,
         payload: record.value.as_deref(),
@@ -176,13 +188,14 @@ fn send(producer: &PolledProducer, record: &Record, partition: Option<i32>, ack:
         headers: headers(record),
         delivery_opaque: Box::new(ack),
     });
-    if let Err((error, refused)) = refused {
-        let code = error.rdkafka_error_code();
-        refused.delivery_opaque.report(Err(code.map_or_else(
-            || Error::Internal(format!("librdkafka cannot take the record: {error}")),
-            |code| error::of_enqueue(code, &record.topic),
-        )));
-    }
+    let Err((error, refused)) = sent else { return Ok(()) };
+    let Some(code) = error.rdkafka_error_code() else {
+        let reason = format!("librdkafka cannot take the record: {error}");
+        refused.delivery_opaque.report(Err(Error::Internal(reason)));
+        return Ok(());
+    };
+    refused.delivery_opaque.report(Err(error::of_enqueue(code, &record.topic, partition)));
+    if error::doubts_topic(code) { Err(Doubt) } else { Ok(()) }
 }
 
 fn headers(record: &Record) -> Option<OwnedHeaders> {

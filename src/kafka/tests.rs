@@ -5,34 +5,48 @@ use super::{EmbeddedCluster, KafkaProducer};
 use crate::{
     config::Config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
-    produce::{AutomaticHeaders, Budget, Pipeline, Producer as _, Record, Settings, TopicName, Verdict},
+    produce::{
+        AutomaticHeaders, Budget, Outcome, Pipeline, Producer as _, Record, Settings, TopicName, Verdict,
+    },
     telemetry::metrics::Metrics,
 };
-use rdkafka::{bindings as sys, producer::Producer as _};
+use futures_util::future::join_all;
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList, bindings as sys,
+    consumer::{BaseConsumer, Consumer as _},
+    mocking::MockCluster,
+    producer::Producer as _,
+};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+const TOPIC: &str = "rtmh.logs";
+
 struct Service {
-    _cluster: EmbeddedCluster,
     _supervisor: Supervisor,
     readiness: Arc<Readiness>,
     producer: Arc<KafkaProducer>,
     pipeline: Pipeline,
 }
 
-fn start() -> Service {
+fn start() -> (EmbeddedCluster, Service) {
+    let cluster = EmbeddedCluster::start(&Config::default().topics.distinct(), 1).unwrap();
+    let service = connect(cluster.bootstrap_servers());
+    (cluster, service)
+}
+
+fn connect(bootstrap_servers: &str) -> Service {
     let mut config = Config::default();
-    let cluster = EmbeddedCluster::start(&config.topics.distinct(), 1).unwrap();
-    config.kafka.brokers = vec![cluster.bootstrap_servers().to_owned()];
+    config.kafka.brokers = vec![bootstrap_servers.to_owned()];
     let mut supervisor = Supervisor::new();
     let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::for_tests()));
     let producer =
         KafkaProducer::start(&config, readiness.clone(), metrics.clone(), &mut supervisor).unwrap();
     let settings = Settings { delivery_timeout: config.kafka.delivery_timeout, max_record_bytes: 1 << 20 };
     let pipeline = Pipeline::new(producer.clone(), Budget::new(1 << 20), metrics, settings);
-    Service { _cluster: cluster, _supervisor: supervisor, readiness, producer, pipeline }
+    Service { _supervisor: supervisor, readiness, producer, pipeline }
 }
 
 impl Service {
@@ -46,12 +60,12 @@ impl Service {
         self.readiness.fault()
     }
 
-    async fn send(&self) -> Verdict {
+    async fn send(&self, value: impl ToString) -> Verdict {
         let record = Record {
-            topic: TopicName::parse("rtmh.logs").unwrap(),
+            topic: TopicName::parse(TOPIC).unwrap(),
             partition: None,
             key: None,
-            value: Some("{}".into()),
+            value: Some(value.to_string().into()),
             headers: Vec::new(),
             automatic: Arc::new(AutomaticHeaders::default()),
             timestamp: 1_795_228_481_123,
@@ -59,33 +73,94 @@ impl Service {
         let mut verdicts = self.pipeline.submit(&[record], self.pipeline.deadline()).await.unwrap();
         verdicts.remove(0)
     }
-}
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_fatal_error_takes_the_link_down_and_a_new_producer_brings_it_back() {
-    let service = start();
-    service.becomes_ready(true).await;
-    assert_eq!(service.send().await.unwrap().offset, Some(0));
-
-    {
-        let producer = service.producer.cluster.shared();
+    fn lose_producer(&self) {
+        let producer = self.producer.cluster.shared();
         let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
         // SAFETY: the client lives as long as the guard, and the text is a C string.
         unsafe {
             sys::rd_kafka_test_fatal_error(producer.client().native_ptr(), code, c"as a test".as_ptr())
         };
     }
+}
+
+/// The values in the only partition of the topic, from its beginning to the first record with the value `last`.
+fn read_until(bootstrap_servers: &str, last: &str) -> Vec<String> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap_servers)
+        .set("group.id", "reader")
+        .create()
+        .unwrap();
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset(TOPIC, 0, Offset::Beginning).unwrap();
+    consumer.assign(&partitions).unwrap();
+    let mut values = Vec::new();
+    while values.last().is_none_or(|value| value != last) {
+        let message = consumer.poll(Duration::from_secs(10)).expect("the last record is there").unwrap();
+        values.push(String::from_utf8(message.payload().unwrap().to_vec()).unwrap());
+    }
+    values
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_fatal_error_takes_the_link_down_and_a_new_producer_brings_it_back() {
+    let (_cluster, service) = start();
+    service.becomes_ready(true).await;
+    assert_eq!(service.send("{}").await.unwrap().offset, Some(0));
+
+    service.lose_producer();
     let reason = service.becomes_ready(false).await.unwrap();
     assert!(reason.contains("as a test"), "{reason}");
     service.becomes_ready(true).await;
-    assert_eq!(service.send().await.unwrap().offset, Some(1));
+    assert_eq!(service.send("{}").await.unwrap().offset, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn each_record_that_a_lost_producer_held_is_answered_and_the_outcome_is_true() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let service = connect(&cluster.bootstrap_servers());
+    service.becomes_ready(true).await;
+    service.send("first").await.unwrap();
+
+    // the broker writes at once but answers after the producer is lost
+    cluster.broker_round_trip_time(1, Duration::from_secs(6)).unwrap();
+    let begin = Instant::now();
+    let numbers = 0..20;
+    let held = numbers.clone().map(async |number| {
+        // batches of one: the first five are sent, the others wait for an answer to them
+        tokio::time::sleep(Duration::from_millis(20) * number).await;
+        service.send(number).await
+    });
+    let lose = async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        service.lose_producer();
+    };
+    let (verdicts, ()) = tokio::join!(join_all(held), lose);
+    assert!(
+        begin.elapsed() < Duration::from_secs(6),
+        "not by the records' own time-out: {:?}",
+        begin.elapsed()
+    );
+
+    cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    service.becomes_ready(true).await;
+    service.send("last").await.unwrap();
+    let values = read_until(&cluster.bootstrap_servers(), "last");
+    let outcomes: Vec<_> = verdicts.into_iter().map(|verdict| verdict.unwrap_err().outcome()).collect();
+    assert!(outcomes.contains(&Outcome::Unknown) && outcomes.contains(&Outcome::NotWritten), "{outcomes:?}");
+    for (number, outcome) in numbers.zip(outcomes) {
+        let count = values.iter().filter(|value| **value == number.to_string()).count();
+        let most = if outcome == Outcome::Unknown { 1 } else { 0 };
+        assert!(count <= most, "record {number} is there {count} times: {outcome:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_topic_that_is_not_there_is_told_from_one_that_cannot_be_asked_for() {
-    let service = start();
+    let (_cluster, service) = start();
     service.becomes_ready(true).await;
-    let present = TopicName::parse("rtmh.logs").unwrap();
+    let present = TopicName::parse(TOPIC).unwrap();
     assert_eq!(service.producer.known_topic(&present).unwrap().unwrap().partitions, 1);
     let absent = TopicName::parse("nowhere").unwrap();
     let answer = service.producer.look_up_topic(&absent).await;

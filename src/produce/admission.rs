@@ -1,5 +1,6 @@
 //! The budget of bytes that may be in flight, shared by request bodies and by records that wait for Kafka.
 
+use crate::telemetry::metrics::InFlight;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
@@ -7,6 +8,8 @@ use std::sync::{
 
 /// What one record costs beside its key, value and headers: bookkeeping here and in librdkafka.
 pub const RECORD_OVERHEAD: usize = 512;
+/// What each header that the sender set costs beside its name and value.
+pub const HEADER_OVERHEAD: usize = 128;
 
 /// A number of bytes of which parts can be reserved. Never blocks: what does not fit is refused.
 #[derive(Debug)]
@@ -25,6 +28,11 @@ impl Budget {
     /// All of its bytes.
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// What is reserved now.
+    pub fn in_flight(&self) -> InFlight {
+        InFlight { bytes: self.used(), records: self.records() }
     }
 
     /// Bytes reserved now.

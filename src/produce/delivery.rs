@@ -1,8 +1,8 @@
 //! The meeting point of one request and the delivery reports of its records: one allocation of outcomes and
 //! one wake-up a request, however many records it has.
 
-use super::{Budget, Error};
-use crate::telemetry::metrics::TopicMetrics;
+use super::{Budget, Error, Outcome};
+use crate::telemetry::metrics::{SendStatus, TopicMetrics};
 use std::{
     sync::{
         Arc, OnceLock,
@@ -90,7 +90,7 @@ impl Ack {
         if std::mem::replace(&mut self.reported, true) {
             return;
         }
-        self.metrics.observe(report.as_ref().err(), self.shared.enqueued.elapsed());
+        self.metrics.observe(status(&report), self.shared.enqueued.elapsed());
         // the slot is empty: there is one ack an index, and it reports once
         let _ = self.shared.reports[self.index].set(report);
         self.shared.budget.release_record(self.reserved);
@@ -107,6 +107,14 @@ impl Drop for Ack {
                 reason: "the producer was closed before Kafka reported on the record".into(),
             }));
         }
+    }
+}
+
+fn status(report: &Report) -> SendStatus {
+    match report.as_ref().map_err(Error::outcome) {
+        Ok(_) => SendStatus::Success,
+        Err(Outcome::NotWritten) => SendStatus::Error,
+        Err(Outcome::Unknown) => SendStatus::Unknown,
     }
 }
 

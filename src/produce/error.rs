@@ -34,6 +34,9 @@ pub enum Error {
     TopicMissing(TopicName),
     #[error("partition {partition} does not exist: topic '{topic}' has {count} partitions, 0 to {}", count - 1)]
     InvalidPartition { topic: TopicName, partition: i32, count: i32 },
+    /// The topic was made again, with fewer partitions than it had.
+    #[error("partition {partition} of topic '{topic}' does not exist any more")]
+    PartitionGone { topic: TopicName, partition: i32 },
     #[error("topic '{0}' is compacted, so every record needs a non-empty key")]
     KeyRequired(TopicName),
     #[error("the timestamp {timestamp} is outside of what topic '{topic}' accepts ({bound})")]
@@ -61,6 +64,11 @@ pub enum Error {
     NotReady { reason: String },
     #[error("too many bytes are in flight to Kafka ({used} of {limit}); nothing was sent, try again later")]
     Overloaded { used: usize, limit: usize },
+    #[error(
+        "this service does not know topic '{0}' yet, and too many such topics are being asked for; nothing was sent, \
+         try again later"
+    )]
+    TooManyLookUps(TopicName),
     #[error("Kafka did not take the record: {reason}; it was not written, try again later")]
     BrokerUnavailable { reason: String },
     #[error(
@@ -84,7 +92,7 @@ impl Error {
         match self {
             Self::UnknownTopic(_) => "unknown_topic",
             Self::TopicMissing(_) => "topic_missing",
-            Self::InvalidPartition { .. } => "invalid_partition",
+            Self::InvalidPartition { .. } | Self::PartitionGone { .. } => "invalid_partition",
             Self::KeyRequired(_) => "invalid_key",
             Self::TimestampOutOfRange { .. } => "invalid_timestamp",
             Self::RecordTooLarge { .. } => "record_too_large",
@@ -93,7 +101,7 @@ impl Error {
             Self::Unauthorized(_) => "kafka_unauthorized",
             Self::BatchTooLarge { .. } => "body_too_large",
             Self::NotReady { .. } => "not_ready",
-            Self::Overloaded { .. } => "overloaded",
+            Self::Overloaded { .. } | Self::TooManyLookUps(_) => "overloaded",
             Self::NeighbourRejected | Self::BrokerUnavailable { .. } => "broker_unavailable",
             Self::DeliveryTimeout { .. } | Self::AcknowledgementLost { .. } => "delivery_timeout",
             Self::Internal(_) => "internal",
@@ -106,6 +114,7 @@ impl Error {
             Self::TopicMissing(_)
             | Self::NotReady { .. }
             | Self::Overloaded { .. }
+            | Self::TooManyLookUps(_)
             | Self::NeighbourRejected
             | Self::BrokerUnavailable { .. }
             | Self::DeliveryTimeout { .. }
@@ -113,6 +122,7 @@ impl Error {
             | Self::Internal(_) => true,
             Self::UnknownTopic(_)
             | Self::InvalidPartition { .. }
+            | Self::PartitionGone { .. }
             | Self::KeyRequired(_)
             | Self::TimestampOutOfRange { .. }
             | Self::RecordTooLarge { .. }
@@ -132,6 +142,7 @@ impl Error {
             Self::UnknownTopic(_)
             | Self::TopicMissing(_)
             | Self::InvalidPartition { .. }
+            | Self::PartitionGone { .. }
             | Self::KeyRequired(_)
             | Self::TimestampOutOfRange { .. }
             | Self::RecordTooLarge { .. }
@@ -141,6 +152,7 @@ impl Error {
             | Self::BatchTooLarge { .. }
             | Self::NotReady { .. }
             | Self::Overloaded { .. }
+            | Self::TooManyLookUps(_)
             | Self::NeighbourRejected
             | Self::BrokerUnavailable { .. } => Outcome::NotWritten,
         }

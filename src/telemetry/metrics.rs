@@ -15,15 +15,14 @@
 //! | `inlet_build_info` | gauge, always 1 | `version`, `librdkafka` |
 //! | `process_*` | CPU, memory, descriptors, start time of the process | |
 
-use crate::produce::{Budget, Error, Outcome};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
     core::{AtomicF64, GenericGaugeVec},
 };
 use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -51,6 +50,8 @@ pub struct Metrics {
     in_flight_records: IntGauge,
     max_topics: usize,
     topics: RwLock<HashMap<String, Arc<TopicMetrics>>>,
+    /// The values of the `broker` label.
+    brokers: Mutex<HashSet<String>>,
 }
 
 /// One topic's share, resolved once and then free of look-ups.
@@ -59,6 +60,23 @@ pub struct TopicMetrics {
     error: IntCounter,
     unknown: IntCounter,
     duration: Histogram,
+}
+
+/// The `status` of a sent record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendStatus {
+    Success,
+    /// Certainly not written.
+    Error,
+    /// Perhaps written.
+    Unknown,
+}
+
+/// What is reserved of `MAX_IN_FLIGHT_BYTES` at the moment.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct InFlight {
+    pub bytes: usize,
+    pub records: usize,
 }
 
 /// What librdkafka's statistics say, in the adapter's own words.
@@ -115,7 +133,7 @@ impl Metrics {
         let messages_sent = IntCounterVec::new(
             Opts::new(
                 "kafka_messages_sent_total",
-                "Records that got a delivery report, by topic and outcome.",
+                "Delivery reports, by topic and outcome; a record that is sent again alone has two.",
             ),
             &["topic", "status"],
         )?;
@@ -178,6 +196,7 @@ impl Metrics {
             in_flight_records,
             max_topics,
             topics: RwLock::new(HashMap::new()),
+            brokers: Mutex::default(),
         })
     }
 
@@ -220,9 +239,15 @@ impl Metrics {
     pub fn set_producer_statistics(&self, statistics: &ProducerStatistics) {
         self.queue_messages.set(statistics.queue_messages);
         self.queue_bytes.set(statistics.queue_bytes);
-        self.broker_up.reset();
-        self.broker_round_trip.reset();
+        let present: HashSet<&str> = statistics.brokers.iter().map(|broker| broker.broker.as_str()).collect();
+        let mut known = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in known.extract_if(|broker| !present.contains(broker.as_str())) {
+            // an error means that it had no such label
+            let _ = self.broker_up.remove_label_values(&[&gone]);
+            let _ = self.broker_round_trip.remove_label_values(&[&gone]);
+        }
         for broker in &statistics.brokers {
+            known.insert(broker.broker.clone());
             self.broker_up.with_label_values(&[&broker.broker]).set(broker.up.into());
             if let Some(seconds) = broker.round_trip_seconds {
                 self.broker_round_trip.with_label_values(&[&broker.broker]).set(seconds);
@@ -243,9 +268,9 @@ impl Metrics {
     }
 
     /// The Prometheus text format, version 0.0.4.
-    pub fn render(&self, budget: &Budget) -> Result<Vec<u8>, prometheus::Error> {
-        self.in_flight_bytes.set(to_gauge(budget.used()));
-        self.in_flight_records.set(to_gauge(budget.records()));
+    pub fn render(&self, in_flight: InFlight) -> Result<Vec<u8>, prometheus::Error> {
+        self.in_flight_bytes.set(to_gauge(in_flight.bytes));
+        self.in_flight_records.set(to_gauge(in_flight.records));
         let mut text = Vec::with_capacity(16 << 10);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -253,12 +278,12 @@ impl Metrics {
 }
 
 impl TopicMetrics {
-    /// One delivery report: `error` is what kept the record from being confirmed.
-    pub fn observe(&self, error: Option<&Error>, duration: Duration) {
-        match error.map(Error::outcome) {
-            None => self.success.inc(),
-            Some(Outcome::NotWritten) => self.error.inc(),
-            Some(Outcome::Unknown) => self.unknown.inc(),
+    /// One delivery report, `duration` after the record was handed to librdkafka.
+    pub fn observe(&self, status: SendStatus, duration: Duration) {
+        match status {
+            SendStatus::Success => self.success.inc(),
+            SendStatus::Error => self.error.inc(),
+            SendStatus::Unknown => self.unknown.inc(),
         }
         self.duration.observe(duration.as_secs_f64());
     }
@@ -282,14 +307,14 @@ mod tests {
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
-        String::from_utf8(metrics.render(&Budget::new(8)).unwrap()).unwrap()
+        String::from_utf8(metrics.render(InFlight::default()).unwrap()).unwrap()
     }
 
     #[test]
     fn topics_beyond_the_limit_share_one_label() {
         let metrics = Metrics::for_tests();
         for topic in ["a", "b", "c", "d", "a"] {
-            metrics.topic(topic).observe(None, Duration::from_millis(1));
+            metrics.topic(topic).observe(SendStatus::Success, Duration::from_millis(1));
         }
         let text = text(&metrics);
         assert!(text.contains(r#"kafka_messages_sent_total{status="success",topic="a"} 2"#), "{text}");
@@ -318,7 +343,7 @@ mod tests {
     #[test]
     fn the_buckets_end_at_the_delivery_time_out() {
         let metrics = Metrics::for_tests();
-        metrics.topic("a").observe(None, Duration::from_millis(1));
+        metrics.topic("a").observe(SendStatus::Success, Duration::from_millis(1));
         assert!(text(&metrics).contains(r#"kafka_send_duration_seconds_bucket{topic="a",le="10"} 1"#));
     }
 

@@ -2,7 +2,10 @@
 
 use crate::support::{app::Service, consumer};
 use serde_json::{Value, json};
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 async fn start() -> Service {
     let service = Service::spawn_with(&["--embedded"], &[]).await;
@@ -19,6 +22,17 @@ async fn bootstrap(service: &Service) -> String {
 fn text(line: &str) -> String {
     let Ok(line) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
     line["fields"]["message"].as_str().or(line["message"].as_str()).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn it_takes_records_soon_after_its_start() {
+    let begin = Instant::now();
+    let service = start().await;
+    let taken = begin.elapsed();
+    println!("/ready is 200 after {taken:?}");
+    // a second where nothing else runs
+    assert!(taken < Duration::from_secs(5), "{taken:?}");
+    service.client().post("/logs", r#"{"value":1,"project":"p"}"#).await.written();
 }
 
 #[tokio::test]

@@ -96,8 +96,8 @@ async fn every_secured_listener_takes_its_users() {
 async fn the_restricted_user_may_do_what_was_allowed() {
     let kafka = kafka_or_skip!();
     let (open, closed) = (kafka.new_topic(1, &[]).await, kafka.new_topic(1, &[]).await);
-    kafka.allow_restricted(&open, Operation::Write);
-    kafka.allow_restricted(&closed, Operation::Describe);
+    kafka.allow_restricted(&open, Operation::Write).await;
+    kafka.allow_restricted(&closed, Operation::Describe).await;
     let restricted = sasl("sasl_plaintext", "PLAIN", java::RESTRICTED);
     assert_eq!(produce(&kafka.sasl_plain_bootstrap(), &restricted, &open), Ok(0));
     let refused = produce(&kafka.sasl_plain_bootstrap(), &restricted, &closed);

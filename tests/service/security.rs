@@ -3,10 +3,10 @@
 use crate::{
     kafka_or_skip,
     support::{
-        app::Service,
-        broker::{Broker, Operation},
+        app::{self, Service},
+        broker::{self, Broker, Operation},
         consumer, eventually,
-        java::{self, RESTRICTED, WRITER},
+        java::{self, KEY_PASSWORD, RESTRICTED, WRITER},
     },
 };
 use serde_json::json;
@@ -113,6 +113,52 @@ async fn the_systems_certificates_are_the_default_and_do_not_trust_the_tests_bro
     reason_holding(&service, "certificate").await;
 }
 
+/// A broker whose TLS listener asks for a certificate that the tests' authority has signed.
+fn broker_that_asks_for_certificates() -> Option<Broker> {
+    if !broker::startable() {
+        return None;
+    }
+    let (authority, principals) = (java::ca(), format!("User:ANONYMOUS;User:{}", java::CLIENT));
+    broker::own(&[
+        ("listener.name.ssl.ssl.client.auth", "required"),
+        ("ssl.truststore.type", "PEM"),
+        ("ssl.truststore.location", authority.to_str().unwrap()),
+        ("super.users", &principals),
+    ])
+}
+
+fn client_certificate(key_password: &str) -> Variables {
+    vec![
+        ("KAFKA_SSL_CERTIFICATE_LOCATION", java::client_certificate().to_str().unwrap().into()),
+        ("KAFKA_SSL_KEY_LOCATION", java::client_key().to_str().unwrap().into()),
+        ("KAFKA_SSL_KEY_PASSWORD", key_password.into()),
+    ]
+}
+
+#[tokio::test]
+async fn mutual_tls_works_with_an_encrypted_key_and_the_lack_of_a_certificate_is_named() {
+    let Some(kafka) = broker_that_asks_for_certificates() else { return };
+    let tls = tls(kafka.ssl_bootstrap(), &java::ca());
+    delivers(&kafka, &[tls.clone(), client_certificate(KEY_PASSWORD)].concat()).await;
+    let service = spawn(&tls).await;
+    let reason = reason_holding(&service, "certificate").await;
+    assert!(reason.to_lowercase().contains("tls"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_wrong_password_of_the_clients_key_ends_the_start_and_is_not_shown() {
+    if !broker::startable() {
+        return;
+    }
+    let mut variables = tls("127.0.0.1:9".into(), &java::ca());
+    variables.extend(client_certificate("not-the-p4ssword"));
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let run = app::run(&[], &variables).await;
+    assert!(!run.status.success());
+    assert!(run.output.contains("ssl.key.location"), "{}", run.output);
+    assert!(!run.output.contains("not-the-p4ssword"), "{}", run.output);
+}
+
 #[tokio::test]
 async fn the_password_is_in_no_log_and_no_answer() {
     let kafka = kafka_or_skip!();
@@ -132,8 +178,8 @@ async fn a_topic_without_the_right_to_write_is_403() {
     let kafka = kafka_or_skip!();
     let (open, visible) = (kafka.new_topic(1, &[]).await, kafka.new_topic(1, &[]).await);
     let hidden = kafka.new_topic(1, &[]).await;
-    kafka.allow_restricted(&open, Operation::Write);
-    kafka.allow_restricted(&visible, Operation::Describe);
+    kafka.allow_restricted(&open, Operation::Write).await;
+    kafka.allow_restricted(&visible, Operation::Describe).await;
     let mut variables = sasl("PLAIN", RESTRICTED);
     variables.push(("KAFKA_BROKERS", kafka.sasl_plain_bootstrap()));
     let service = spawn(&variables).await;
@@ -154,7 +200,7 @@ async fn a_topic_without_the_right_to_write_is_403() {
 async fn without_the_right_to_read_configurations_a_poison_record_still_harms_no_neighbour() {
     let kafka = kafka_or_skip!();
     let topic = kafka.new_topic(1, &[("cleanup.policy", "compact")]).await;
-    kafka.allow_restricted(&topic, Operation::Write);
+    kafka.allow_restricted(&topic, Operation::Write).await;
     let mut variables = sasl("PLAIN", RESTRICTED);
     // long enough for all to share a batch
     variables.extend([("KAFKA_BROKERS", kafka.sasl_plain_bootstrap()), ("KAFKA_LINGER_MS", "100".into())]);

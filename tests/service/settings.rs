@@ -26,6 +26,16 @@ async fn every_fault_is_reported_in_one_run_by_the_variables_name() {
 }
 
 #[tokio::test]
+async fn a_property_that_librdkafka_refuses_is_a_fault_beside_the_others() {
+    let faults = [("KAFKA_PROPERTY_NO_SUCH", "1"), ("KAFKA_PROPERTY_BATCH_SIZE", "many"), ("PORT", "high")];
+    let ended = run(&[], &faults).await;
+    assert_eq!(ended.status.code(), Some(FAULTY), "{}", ended.output);
+    for (name, _) in faults {
+        assert!(ended.output.contains(name), "{name} is not named:\n{}", ended.output);
+    }
+}
+
+#[tokio::test]
 async fn settings_that_contradict_each_other_are_faults() {
     for variables in [
         [("KAFKA_BROKERS", "a:9092"), ("KAFKA_BROKER", "b:9092")],

@@ -71,6 +71,23 @@ async fn a_topic_that_was_deleted_is_unknown_again_and_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn a_partition_that_a_recreated_topic_no_longer_has_is_refused_as_such() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(4, &[]).await;
+    let service = Service::on(kafka, &[]).await;
+    let client = service.client();
+    let to = |partition: i32| json!({"topic": topic, "message": {}, "partition": partition}).to_string();
+    client.post("/produce", to(3)).await.written();
+    kafka.delete_topic(&topic).await;
+    kafka.create_topic(&topic, 1, &[]).await;
+    eventually("the new topic takes records", Duration::from_secs(40), async || {
+        (client.post("/produce", to(0)).await.status == 202).then_some(())
+    })
+    .await;
+    client.post("/produce", to(3)).await.problem(400, "invalid_partition");
+}
+
+#[tokio::test]
 async fn many_unknown_topics_do_not_hold_up_a_known_one() {
     let (kafka, service) = service_or_skip!();
     let topic = kafka.new_topic(1, &[]).await;

@@ -1,6 +1,6 @@
 //! `KAFKA_PROPERTY_<NAME>`: librdkafka's other properties.
 
-use crate::config::{Faults, Warning, variables::Variables};
+use crate::config::{CheckProperty, Faults, Warning, variables::Variables};
 use std::collections::BTreeMap;
 
 pub(in crate::config) const PREFIX: &str = "KAFKA_PROPERTY_";
@@ -8,10 +8,11 @@ pub(in crate::config) const PREFIX: &str = "KAFKA_PROPERTY_";
 const MAX_IN_FLIGHT: &str = "max.in.flight.requests.per.connection";
 
 /// librdkafka's properties out of `KAFKA_PROPERTY_<NAME>`, whose name in lower case with dots for underscores
-/// is librdkafka's. Whether librdkafka knows a property and takes its value shows when the client is made.
+/// is librdkafka's. `check` says whether librdkafka knows the property and takes its value.
 pub(in crate::config) fn parse(
     variables: &Variables,
     idempotence: bool,
+    check: CheckProperty,
     faults: &mut Faults,
     warnings: &mut Vec<Warning>,
 ) -> BTreeMap<String, String> {
@@ -22,6 +23,10 @@ pub(in crate::config) fn parse(
         let value = value.trim();
         if let Some(reason) = refusal(&name).or_else(|| refused_in_flight(&name, value, idempotence)) {
             faults.add(variable, reason);
+            continue;
+        }
+        if let Err(reason) = check(&name, value) {
+            faults.add(variable, format!("librdkafka refuses it: {reason}"));
             continue;
         }
         if turns_verification_off(&name, value) {
@@ -113,7 +118,7 @@ mod tests {
     fn parsed(name: &str, value: &str) -> (BTreeMap<String, String>, String, usize) {
         let variables = [(format!("{PREFIX}{name}"), value.to_owned())].into();
         let (mut faults, mut warnings) = (Faults::default(), Vec::new());
-        let properties = parse(&variables, true, &mut faults, &mut warnings);
+        let properties = parse(&variables, true, |_, _| Ok(()), &mut faults, &mut warnings);
         (properties, faults.to_string(), warnings.len())
     }
 

@@ -2,7 +2,9 @@
 
 use crate::produce::{
     BATCH_OVERHEAD, Batching, Budget, Delivery, Error, Producer, Receipt, Record, Topic, TopicName,
-    admission::RECORD_OVERHEAD, batch_size, delivery::Report,
+    admission::{HEADER_OVERHEAD, RECORD_OVERHEAD},
+    batch_size,
+    delivery::Report,
 };
 use crate::telemetry::metrics::{Metrics, TopicMetrics};
 use futures_util::future::join_all;
@@ -81,7 +83,8 @@ impl Pipeline {
             });
             match checked {
                 Ok(((topic, metrics), size)) => {
-                    let reserved = size - BATCH_OVERHEAD + RECORD_OVERHEAD;
+                    let reserved =
+                        size - BATCH_OVERHEAD + RECORD_OVERHEAD + record.headers.len() * HEADER_OVERHEAD;
                     admitted.push(Admitted { index, topic, metrics, reserved });
                     verdicts.push(None);
                 }
@@ -201,20 +204,23 @@ impl Pipeline {
         highest_partition: i32,
         deadline: Instant,
     ) -> Result<Arc<Topic>, Error> {
-        match self.producer.known_topic(name) {
+        let known = match self.producer.known_topic(name) {
             // a partition that is not known may have been added since: worth a question now and then
             Some(Ok(topic))
-                if highest_partition < topic.partitions || topic.learned.elapsed() < PARTITIONS_HOLD_FOR =>
+                if highest_partition >= topic.partitions
+                    && topic.learned.elapsed() >= PARTITIONS_HOLD_FOR =>
             {
-                Ok(topic)
+                Some(topic)
             }
-            Some(Err(error)) => Err(error),
-            Some(Ok(_)) | None => {
-                timeout_at(deadline, self.producer.look_up_topic(name)).await.unwrap_or_else(|_| {
-                    let reason = format!("no answer about topic '{name}' in time");
-                    Err(Error::BrokerUnavailable { reason })
-                })
-            }
+            Some(known) => return known,
+            None => None,
+        };
+        let answer = timeout_at(deadline, self.producer.look_up_topic(name)).await.unwrap_or_else(|_| {
+            Err(Error::BrokerUnavailable { reason: format!("no answer about topic '{name}' in time") })
+        });
+        match (answer, known) {
+            (Err(error), Some(topic)) if !matches!(error, Error::UnknownTopic(_)) => Ok(topic),
+            (answer, _) => answer,
         }
     }
 }
@@ -262,7 +268,7 @@ const RECORD_LOG: &str = "kafka_inlet::record";
 
 fn log_record(record: &Record, receipt: &Receipt) {
     let text = |bytes: &Option<bytes::Bytes>| match bytes {
-        Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Some(bytes) => one_line(&String::from_utf8_lossy(bytes)),
         None => "null".to_owned(),
     };
     let offset = receipt.offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
@@ -274,6 +280,17 @@ fn log_record(record: &Record, receipt: &Receipt) {
         text(&record.key),
         text(&record.value)
     );
+}
+
+/// The text without what would break the line or command a terminal.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let (escaped, kept) =
+                if c.is_control() { (Some(c.escape_default()), None) } else { (None, Some(c)) };
+            escaped.into_iter().flatten().chain(kept)
+        })
+        .collect()
 }
 
 fn no_verdict() -> Error {

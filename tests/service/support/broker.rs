@@ -1,6 +1,6 @@
 //! One real Apache Kafka (KRaft, one process) for the whole run, and more for the tests that harm theirs.
 
-use super::{free_port, java, process::Process, unique};
+use super::{eventually, free_port, java, process::Process, unique};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
@@ -163,6 +163,7 @@ impl Broker {
             });
         let results = self.admin().create_topics(&[new], &admin_options()).await.unwrap();
         results.into_iter().next().unwrap().unwrap();
+        self.wait_until_visible(topic, &[]).await;
     }
 
     /// Raises the topic's number of partitions to `count`.
@@ -190,7 +191,7 @@ impl Broker {
     }
 
     /// Lets the restricted user do `operation` on the topic.
-    pub fn allow_restricted(&self, topic: &str, operation: Operation) {
+    pub async fn allow_restricted(&self, topic: &str, operation: Operation) {
         let request = create_acl_request(topic, &format!("User:{}", java::RESTRICTED.0), operation);
         let mut connection = TcpStream::connect(self.bootstrap()).unwrap();
         connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -199,6 +200,31 @@ impl Broker {
         let mut response = [0; 18];
         connection.read_exact(&mut response).unwrap();
         assert_eq!(response[16..], [0, 0], "the access control entry was refused");
+        let (username, password) = java::RESTRICTED;
+        let restricted = [
+            ("bootstrap.servers", self.sasl_plain_bootstrap()),
+            ("security.protocol", "sasl_plaintext".into()),
+            ("sasl.mechanisms", "PLAIN".into()),
+            ("sasl.username", username.into()),
+            ("sasl.password", password.into()),
+        ];
+        self.wait_until_visible(topic, &restricted).await;
+    }
+
+    /// The controller confirms a change before the broker has it; on a busy machine that shows.
+    async fn wait_until_visible(&self, topic: &str, properties: &[(&str, String)]) {
+        let mut config = self.client();
+        for (name, value) in properties {
+            config.set(*name, value);
+        }
+        let client: BaseConsumer = config.create().unwrap();
+        eventually("the topic is visible", Duration::from_secs(10), async || {
+            let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+            let topic = &metadata.topics()[0];
+            let led = topic.partitions().iter().all(|partition| partition.leader() >= 0);
+            (topic.error().is_none() && led).then_some(())
+        })
+        .await;
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {

@@ -58,6 +58,22 @@ pub fn wrong_ca() -> PathBuf {
     stores().join("wrong-ca.pem")
 }
 
+/// The password of the file that [`client_key`] names.
+pub const KEY_PASSWORD: &str = "key-s3cret";
+
+/// The subject of [`client_certificate`], which is the client's principal.
+pub const CLIENT: &str = "CN=inlet";
+
+/// The PEM file of a client's certificate, signed by [`ca`].
+pub fn client_certificate() -> PathBuf {
+    client_stores().join("client.pem")
+}
+
+/// The PEM file of its key, encrypted.
+pub fn client_key() -> PathBuf {
+    client_stores().join("client-key.pem")
+}
+
 /// The broker's own key and certificate.
 pub fn key_store() -> PathBuf {
     stores().join("broker.p12")
@@ -93,6 +109,29 @@ fn stores() -> PathBuf {
             ]);
             keytool(&["-exportcert", "-rfc", "-file", folder.join(pem).to_str().unwrap()]);
         }
+    })
+}
+
+/// By openssl: keytool does not write keys as PEM.
+fn client_stores() -> PathBuf {
+    let (authority, authority_store) = (ca(), key_store());
+    once("kafka-tls-client", |folder| {
+        let openssl = |command: &str| {
+            let command = command
+                .replace("AUTHORITY_STORE", authority_store.to_str().unwrap())
+                .replace("AUTHORITY", authority.to_str().unwrap());
+            run(Command::new("openssl").args(command.split_whitespace()).current_dir(folder));
+        };
+        openssl(&format!(
+            "pkcs12 -in AUTHORITY_STORE -passin pass:{STORE_PASSWORD} -nocerts -nodes -out authority-key.pem"
+        ));
+        openssl(&format!(
+            "req -newkey rsa:2048 -keyout client-key.pem -passout pass:{KEY_PASSWORD} -subj /{CLIENT} -out client.csr"
+        ));
+        openssl(
+            "x509 -req -in client.csr -CA AUTHORITY -CAkey authority-key.pem -CAserial serial -CAcreateserial \
+             -days 3650 -out client.pem",
+        );
     })
 }
 
