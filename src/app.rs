@@ -142,7 +142,9 @@ async fn serve(mut config: Config) -> Result<(), Error> {
     // the receiver lives in the server
     let _ = stop.send(());
     server.await;
-    flush(producer).await;
+    flush(Arc::clone(&producer)).await;
+    // the process ends now: to close the connections and join the threads would only take time
+    std::mem::forget(producer);
     Ok(())
 }
 
