@@ -45,11 +45,13 @@ fn check_kafka<W: Write>(
     write: Option<&TopicName>,
     report: &mut Report<'_, W>,
 ) -> io::Result<()> {
-    let mut reachable = false;
-    for bootstrap in &config.kafka.brokers {
-        let lines = network::bootstrap(bootstrap);
-        reachable |= network::is_reachable(&lines);
-        report.lines(lines)?;
+    let tried: Vec<Vec<Line>> =
+        config.kafka.brokers.iter().map(|bootstrap| network::bootstrap(bootstrap)).collect();
+    let reachable = tried.iter().any(|lines| network::is_reachable(lines));
+    for lines in tried {
+        // one address that answers is enough to find the others
+        let tolerable = reachable && !network::is_reachable(&lines);
+        report.lines(lines.into_iter().map(|line| if tolerable { line.into_warning() } else { line }))?;
     }
     if !reachable {
         return report.lines([Line::new(
@@ -64,6 +66,13 @@ fn check_kafka<W: Write>(
     };
     let (lines, brokers) = client.connect(&config.kafka);
     report.lines(lines)?;
+    if brokers.is_empty() {
+        return report.lines([Line::new(
+            Verdict::Skipped,
+            "brokers, topics",
+            "not tried, Kafka does not answer",
+        )]);
+    }
     let mut reachable = None;
     for broker in &brokers {
         let lines = network::advertised(broker.id, &broker.host, broker.port);

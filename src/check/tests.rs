@@ -38,6 +38,17 @@ fn a_topic_that_is_missing_fails_and_is_not_written_to() {
 }
 
 #[test]
+fn a_dead_bootstrap_address_beside_a_live_one_is_a_warning() {
+    let cluster = EmbeddedCluster::start(&Config::default().topics.distinct(), 1).unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut config = settings(cluster.bootstrap_servers());
+    config.kafka.brokers.insert(0, dead.to_string());
+    let (ok, text) = check(&config, None);
+    assert!(ok, "{text}");
+    assert!(text.contains(&format!("warn      TCP to {dead}")), "{text}");
+}
+
+#[test]
 fn without_a_reachable_bootstrap_nothing_else_is_tried() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (ok, text) = check(&settings(&address.to_string()), None);
