@@ -63,6 +63,7 @@ pub type CheckProperty = fn(property: &str, value: &str) -> Result<(), String>;
 
 /// The settings out of the process's environment and the file `.env` in the working directory, of which the
 /// environment wins.
+#[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
 pub fn from_environment(
     overrides: Overrides,
     check_property: CheckProperty,
