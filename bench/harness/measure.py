@@ -40,7 +40,8 @@ def measure(bench: Bench, series: Series) -> dict | None:
     bench.broker.ensure_topic(topic, topics)
     with bench.broker.at_distance(series.round_trip_ms) as bootstrap:
         port = free_port()
-        start = start_of(series.system, bench.tools, port, bootstrap, topic)
+        one_topic = topic if topics == 1 else f"{topic}-0"
+        start = start_of(series.system, bench.tools, port, bootstrap, one_topic)
         if start is None:
             return None
         log = bench.folder / f"{series.system}.log"
@@ -58,9 +59,12 @@ def measure_service(bench: Bench, series: Series, process: Process, port: int, t
         return {"start_ms": start_ms, "idle_mb": process.memory_mb()[0]}
 
     path, content_type, body = loads.request_of(Wrk(1), topic)
-    post = ("POST", path, content_type, body)
-    accepted = lambda: process.ensure_alive() or 200 <= status(port, *post) < 300
-    wait_for(accepted, START_LIMIT, "the first accepted record")
+
+    def accepts() -> bool:
+        process.ensure_alive()
+        return 200 <= status(port, "POST", path, content_type, body) < 300
+
+    wait_for(accepts, START_LIMIT, "the first accepted record")
     warm_load = Wrk(32) if isinstance(load, Rate) else load
     loads.wrk(warm_load, port, topic, bench.warm_seconds, bench.folder)
     time.sleep(AFTER_LOAD_SECONDS)

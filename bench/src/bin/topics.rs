@@ -63,7 +63,8 @@ fn count(config: &ClientConfig, topics: &[String]) -> Result<i64, KafkaError> {
         .iter()
         .map(|element| {
             element.error()?;
-            Ok(element.offset().to_raw().unwrap_or(0))
+            // of a partition that was just made the broker may not know the end yet, and says -1
+            Ok(element.offset().to_raw().map_or(0, |end| end.max(0)))
         })
         .sum()
 }
