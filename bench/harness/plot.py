@@ -6,8 +6,8 @@ from html import escape
 from .cases import Case
 from .report import Results
 
-WIDTH, LABELS, ROW, GAP = 1000, 460, 18, 14
-BARS = WIDTH - LABELS - 90
+WIDTH, LABELS, ROW, GAP = 1100, 520, 18, 14
+BARS = WIDTH - LABELS - 110
 GREEN, RED, GREY, BLUE = "#2e8b57", "#c0392b", "#9aa5b1", "#2c6fbb"
 
 

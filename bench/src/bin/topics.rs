@@ -9,9 +9,13 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
 };
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    error::Error,
+    thread,
+    time::{Duration, Instant},
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -43,28 +47,44 @@ async fn create(config: &ClientConfig, topics: &[String], partitions: i32) -> Ou
             result.map_err(|(topic, code)| format!("{topic}: {code}"))?;
         }
     }
-    Ok(())
+    // made is not yet ready to be written to
+    count(config, topics).map(|_| ())
 }
 
-fn count(config: &ClientConfig, topics: &[String]) -> Result<i64, KafkaError> {
+/// Asked again while the broker does not know the answer: right after a topic was made, for one.
+fn count(config: &ClientConfig, topics: &[String]) -> Result<i64, Box<dyn Error>> {
     let client: BaseConsumer = config.create()?;
+    let start = Instant::now();
+    loop {
+        match try_count(&client, topics) {
+            Ok(count) => return Ok(count),
+            Err(error) if start.elapsed() > LIMIT => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
+fn try_count(client: &BaseConsumer, topics: &[String]) -> Result<i64, Box<dyn Error>> {
     let mut ends = TopicPartitionList::new();
-    let metadata =
-        client.fetch_metadata(topics.first().filter(|_| topics.len() == 1).map(String::as_str), LIMIT)?;
-    for topic in metadata.topics().iter().filter(|topic| topics.iter().any(|name| name == topic.name())) {
+    let only = topics.first().filter(|_| topics.len() == 1);
+    let metadata = client.fetch_metadata(only.map(String::as_str), LIMIT)?;
+    let wanted: HashSet<&str> = topics.iter().map(String::as_str).collect();
+    for topic in metadata.topics().iter().filter(|topic| wanted.contains(topic.name())) {
         for partition in topic.partitions() {
             // in a question for offsets by time, the end of the partition (ListOffsets, KIP-79)
             ends.add_partition_offset(topic.name(), partition.id(), Offset::End)?;
         }
     }
-    let answers = client.offsets_for_times(ends, LIMIT)?;
-    answers
-        .elements()
-        .iter()
-        .map(|element| {
-            element.error()?;
-            // of a partition that was just made the broker may not know the end yet, and says -1
-            Ok(element.offset().to_raw().map_or(0, |end| end.max(0)))
-        })
-        .sum()
+    if ends.count() < topics.len() {
+        return Err("not all topics are known yet".into());
+    }
+    let mut sum = 0;
+    for end in client.offsets_for_times(ends, LIMIT)?.elements() {
+        end.error()?;
+        match end.offset() {
+            Offset::Offset(offset) => sum += offset,
+            unknown => return Err(format!("{} has its end at {unknown:?}", end.topic()).into()),
+        }
+    }
+    Ok(sum)
 }
