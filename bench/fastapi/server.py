@@ -23,7 +23,9 @@ class Record(BaseModel):
 
     def payload(self) -> bytes:
         value = self.value if isinstance(self.value, dict) else {"value": self.value}
-        return json.dumps({**value, "project": self.project}, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(
+            {**value, "project": self.project}, separators=(",", ":"), ensure_ascii=False
+        ).encode()
 
 
 def poll() -> None:

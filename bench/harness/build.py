@@ -59,7 +59,10 @@ def build(binary: Path | None, without: set[str]) -> Tools:
 
 def cargo(package: Path, folder: Path):
     manifest = package / "Cargo.toml"
-    run(["cargo", "build", "--release", "--locked", "--manifest-path", manifest, "--target-dir", folder], BUILD_LIMIT)
+    run(
+        ["cargo", "build", "--release", "--locked", "--manifest-path", manifest, "--target-dir", folder],
+        BUILD_LIMIT,
+    )
 
 
 def fetch_jars(folder: Path, sources: list[Path]):
@@ -76,7 +79,11 @@ def express(cache: Path) -> Path | None:
 
 def install_express(folder: Path, sources: list[Path]):
     copy(folder, sources)
-    run(["npm", "install", "--omit=dev", "--no-audit", "--no-fund", "--no-package-lock"], BUILD_LIMIT, cwd=folder)
+    run(
+        ["npm", "install", "--omit=dev", "--no-audit", "--no-fund", "--no-package-lock"],
+        BUILD_LIMIT,
+        cwd=folder,
+    )
 
 
 def fastapi(cache: Path) -> Path | None:

@@ -1,7 +1,7 @@
-"""What is measured, and what is to be reached. The order of a case's series is the order of its measurements."""
+"""What is measured, and what is to be reached. Series are measured in their order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .load import OnlyStart, Rate, Raw, Wrk
 
@@ -46,12 +46,13 @@ class Case:
     goals: list[Goal]
     # label of the series that the table's ratios are against
     reference: str | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def all_cases() -> list[Case]:
     return [
-        singles(300, [at_most("cpu", 1.1, INLET, "bare"), at_most("cpu", 1.0, BARE_HEADERS, "bare"), peak(INLET)]),
+        singles(
+            300, [at_most("cpu", 1.1, INLET, "bare"), at_most("cpu", 1.0, BARE_HEADERS, "bare"), peak(INLET)]
+        ),
         singles(
             64,
             [
@@ -102,13 +103,20 @@ def batches(records: int, count: int, goals: list[Goal]) -> Case:
         Series(BARE_HEADERS, BARE_HEADERS, Wrk(count, records)),
         *(Series(name, name, Wrk(count, records)) for name in ("bare", *BASELINES)),
     ]
-    return Case(f"batch-{records}", f"{records:,} records a request, {count} connections", series, goals, "raw")
+    return Case(
+        f"batch-{records}", f"{records:,} records a request, {count} connections", series, goals, "raw"
+    )
 
 
 def start() -> Case:
     series = [Series(name, name, OnlyStart()) for name in ("bare", INLET, *BASELINES)]
     goals = [
-        Goal(f"{INLET}: start to the first 200 of /health", 30, lambda figure: figure(INLET, "start_ms"), unit=" ms"),
+        Goal(
+            f"{INLET}: start to the first 200 of /health",
+            30,
+            lambda figure: figure(INLET, "start_ms"),
+            unit=" ms",
+        ),
         Goal(f"{INLET}: resident memory when idle", 15, lambda figure: figure(INLET, "idle_mb"), unit=" MB"),
     ]
     return Case("start", "Start, and memory when idle", series, goals)
@@ -120,7 +128,9 @@ def connections() -> Case:
         return max(costs) / min(costs) if all(costs) else None
 
     series = [Series(f"{INLET}, {count:,}", INLET, Wrk(count)) for count in CONNECTIONS]
-    goal = Goal(f"{INLET}: dearest ÷ cheapest CPU, {CONNECTIONS[0]} to {CONNECTIONS[-1]:,} connections", 1.2, spread)
+    goal = Goal(
+        f"{INLET}: dearest ÷ cheapest CPU, {CONNECTIONS[0]} to {CONNECTIONS[-1]:,} connections", 1.2, spread
+    )
     return Case("connections", "Cost against the number of connections", series, [goal], series[0].label)
 
 
@@ -139,7 +149,13 @@ def many_topics() -> Case:
         Series("bare", "bare", Wrk(300, topics=TOPICS)),
         Series(INLET, INLET, Wrk(300, topics=TOPICS)),
     ]
-    return Case("topics", f"{TOPICS:,} evenly loaded topics, 300 connections", series, [at_most_sum(1.2, series)], "bare")
+    return Case(
+        "topics",
+        f"{TOPICS:,} evenly loaded topics, 300 connections",
+        series,
+        [at_most_sum(1.2, series)],
+        "bare",
+    )
 
 
 def value_sizes() -> Case:
@@ -187,9 +203,12 @@ def round_trips(count: int) -> Case:
 
         return value
 
-    series = [Series(label(milliseconds), INLET, Wrk(count), milliseconds) for milliseconds in (0, *ROUND_TRIPS)]
+    series = [
+        Series(label(milliseconds), INLET, Wrk(count), milliseconds) for milliseconds in (0, *ROUND_TRIPS)
+    ]
     goals = [
-        Goal(f"{INLET}: requests/s at {r:g} ms ÷ what {r:g} ms allow", 0.8, reached(r), at_most=False) for r in ROUND_TRIPS
+        Goal(f"{INLET}: requests/s at {r:g} ms ÷ what {r:g} ms allow", 0.8, reached(r), at_most=False)
+        for r in ROUND_TRIPS
     ]
     title = f"Round-trip time to the broker, {count:,} connections"
     return Case(f"round-trip-{count}", title, series, goals, label(0))
@@ -206,7 +225,11 @@ METRICS = {
 
 def at_most(metric: str, bound: float, subject: str, reference: str) -> Goal:
     key, name = METRICS[metric]
-    return Goal(f"{subject}: {name} ÷ {reference}", bound, lambda figure: ratio(figure(subject, key), figure(reference, key)))
+    return Goal(
+        f"{subject}: {name} ÷ {reference}",
+        bound,
+        lambda figure: ratio(figure(subject, key), figure(reference, key)),
+    )
 
 
 def at_least(metric: str, bound: float, subject: str, reference: str) -> Goal:
@@ -226,7 +249,9 @@ def at_most_sum(bound: float, series: list[Series]) -> Goal:
 
 
 def peak(subject: str) -> Goal:
-    return Goal(f"{subject}: peak of resident memory", 40, lambda figure: figure(subject, "peak_mb"), unit=" MB")
+    return Goal(
+        f"{subject}: peak of resident memory", 40, lambda figure: figure(subject, "peak_mb"), unit=" MB"
+    )
 
 
 def ratio(value: float | None, reference: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""One real Apache Kafka (KRaft, one process), its topics, and a relay in front of it that adds a round-trip time."""
+"""One real Apache Kafka (KRaft, one process), its topics, and a relay that adds a round-trip time."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ CLUSTER_ID = "YmVuY2gta2Fma2EtaW5sZQ"
 
 
 class Broker:
-    """Listens twice: for clients beside it, and for those that come through the relay, who must be told its port."""
+    """Listens twice: for clients beside it, and for those of the relay, who must be told the relay's port."""
 
     def __init__(self, tools: Tools, folder: Path):
         self.tools, self.folder = tools, folder
@@ -23,7 +23,9 @@ class Broker:
         folder.mkdir()
         properties = folder / "server.properties"
         properties.write_text(self.properties(free_port()))
-        run([*self.java("kafka.tools.StorageTool"), "format", "-t", CLUSTER_ID, "-c", properties], START_LIMIT)
+        run(
+            [*self.java("kafka.tools.StorageTool"), "format", "-t", CLUSTER_ID, "-c", properties], START_LIMIT
+        )
         self.process = Process([*self.java("kafka.Kafka"), properties], folder / "output", folder=folder)
 
     def __enter__(self):
@@ -44,7 +46,7 @@ controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://127.0.0.1:{self.port},FAR://127.0.0.1:{self.far_port},CONTROLLER://127.0.0.1:{controller_port}
 advertised.listeners=PLAINTEXT://127.0.0.1:{self.port},FAR://127.0.0.1:{self.relay_port}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT
-log.dirs={self.folder / 'log'}
+log.dirs={self.folder / "log"}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
@@ -87,7 +89,15 @@ log.index.size.max.bytes=1048576
 
     def ask(self, topic: str, count: int, question: str, *more) -> str:
         topics = ["--topic", topic, "--topics", count]
-        command = [self.tools.program("topics"), "--bootstrap", self.bootstrap, *topics, "--do", question, *more]
+        command = [
+            self.tools.program("topics"),
+            "--bootstrap",
+            self.bootstrap,
+            *topics,
+            "--do",
+            question,
+            *more,
+        ]
         return run(command, 2 * START_LIMIT)
 
     @contextmanager

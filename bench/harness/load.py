@@ -1,4 +1,4 @@
-"""The load programs: wrk as fast as the connections allow, `rate` at a fixed rate, and `raw`, which is its own load."""
+"""The load programs: wrk, as fast as answers come; `rate`, at a fixed rate; `raw`, which is its own load."""
 
 import json
 import os
@@ -92,7 +92,11 @@ def topics_of(load) -> int:
 def request_of(load, topic: str) -> tuple[str, str, str]:
     """Path, content type and body."""
     if isinstance(load, Wrk) and load.records:
-        return "/produce/batch", NDJSON if load.ndjson else JSON, records.batch(topic, load.records, load.ndjson)
+        return (
+            "/produce/batch",
+            NDJSON if load.ndjson else JSON,
+            records.batch(topic, load.records, load.ndjson),
+        )
     if topics_of(load) > 1:
         return "/produce", JSON, records.envelope(topic=records.TOPIC)
     return "/logs", JSON, records.envelope(getattr(load, "value_bytes", None))

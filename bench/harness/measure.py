@@ -51,7 +51,9 @@ def measure(bench: Bench, series: Series) -> dict | None:
 
 
 def measure_service(bench: Bench, series: Series, process: Process, port: int, topic: str) -> dict:
-    wait_for(lambda: process.ensure_alive() or status(port, "GET", "/health") == 200, START_LIMIT, "/health", 0.001)
+    wait_for(
+        lambda: process.ensure_alive() or status(port, "GET", "/health") == 200, START_LIMIT, "/health", 0.001
+    )
     start_ms = (time.monotonic() - process.started) * 1e3
     load = series.load
     if isinstance(load, OnlyStart):
@@ -78,7 +80,7 @@ def measure_service(bench: Bench, series: Series, process: Process, port: int, t
         time.sleep(AFTER_LOAD_SECONDS)
     process.ensure_alive()
     result["requests_per_second"] = result["accepted"] / result["seconds"]
-    # what may have been written without an answer that says so: the last request of each connection, and failures
+    # may be written without an answer that says so: the last request of each connection, and failures
     connections = 0 if isinstance(load, Rate) else load.connections
     unanswered = connections + sum(result[name] for name in ("refused", "broken", "timeouts"))
     return {
@@ -92,7 +94,9 @@ def measure_service(bench: Bench, series: Series, process: Process, port: int, t
 def measure_raw(bench: Bench, load: Raw) -> dict:
     topic = f"bench-raw-{load.mode}" + (f"-{load.topics}" if load.topics > 1 else "")
     bench.broker.ensure_topic(topic, load.topics)
-    with loads.raw_process(bench.tools, load, bench.broker.bootstrap, topic, bench.seconds, bench.folder) as process:
+    with loads.raw_process(
+        bench.tools, load, bench.broker.bootstrap, topic, bench.seconds, bench.folder
+    ) as process:
         answer_of(process)
         with counted(bench.broker, process, topic, load) as counts:
             process.popen.stdin.write("\n")

@@ -48,9 +48,10 @@ class Drawing:
 
     def svg(self) -> str:
         height = self.y + 20
-        frame = f'xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+        size = f'width="{WIDTH}" height="{height}"'
+        frame = f'xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {WIDTH} {height}"'
         style = 'font-family="sans-serif" font-size="12" fill="#222"'
-        background = f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>'
+        background = f'<rect {size} fill="#fff"/>'
         return f"<svg {frame} {style}>\n{background}\n" + "\n".join(self.parts) + "\n</svg>\n"
 
 
@@ -83,7 +84,9 @@ def draw_goals(drawing: Drawing, results: Results, cases: list[Case]):
 
 def draw_costs(drawing: Drawing, results: Results, cases: list[Case]):
     costs = {
-        (case.name, one.label): results.median(case, one.label, "cpu_per_million") for case in cases for one in case.series
+        (case.name, one.label): results.median(case, one.label, "cpu_per_million")
+        for case in cases
+        for one in case.series
     }
     known = [cost for cost in costs.values() if cost]
     if not known:

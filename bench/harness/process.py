@@ -78,7 +78,9 @@ def run(command, limit: float, **options) -> str:
     except subprocess.TimeoutExpired:
         raise Failed(f"{command[0]} did not end within {limit:.0f} s") from None
     if done.returncode != 0:
-        raise Failed(f"{' '.join(command[:6])} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}")
+        raise Failed(
+            f"{' '.join(command[:6])} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}"
+        )
     return done.stdout
 
 

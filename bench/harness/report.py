@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cases import Case, Goal
+from .cases import Case, Figure, Goal
 
 # header, figure, decimals, with its ratio to the reference
 COLUMNS = [
@@ -80,16 +80,27 @@ class Results:
         for line in self.lines:
             if line["case"] == case.name:
                 rounds[line["round"]][line["label"]] = line
-        values = [goal.value(lambda label, figure: by_label.get(label, {}).get(figure)) for by_label in rounds.values()]
+        values = [goal.value(lookup(by_label)) for by_label in rounds.values()]
         return Reached(case, goal, [value for value in values if value is not None])
 
     def lost(self) -> list[dict]:
         return [line for line in self.lines if line.get("lost")]
 
 
+def lookup(by_label: dict[str, dict]) -> Figure:
+    """The figures of one round."""
+    return lambda label, figure: by_label.get(label, {}).get(figure)
+
+
 def markdown(results: Results, cases: list[Case]) -> str:
     measured = [case for case in cases if any(line["case"] == case.name for line in results.lines)]
-    parts = ["# Results", about(results), "![Goals and cost](plot.svg)", "## Goals", goals_table(results, measured)]
+    parts = [
+        "# Results",
+        about(results),
+        "![Goals and cost](plot.svg)",
+        "## Goals",
+        goals_table(results, measured),
+    ]
     for case in measured:
         parts += [f"## {case.title} (`{case.name}`)", case_table(results, case)]
     return "\n\n".join(parts) + "\n"
@@ -123,7 +134,9 @@ def goals_table(results: Results, cases: list[Case]) -> str:
 
 def case_table(results: Results, case: Case) -> str:
     columns = [
-        column for column in COLUMNS if any(results.median(case, one.label, column[1]) is not None for one in case.series)
+        column
+        for column in COLUMNS
+        if any(results.median(case, one.label, column[1]) is not None for one in case.series)
     ]
     rows = [["", *(header for header, *_ in columns), "lost", "duplicates", "failed"]]
     for one in case.series:
@@ -132,7 +145,9 @@ def case_table(results: Results, case: Case) -> str:
         row = [one.label]
         for _, figure, decimals, with_ratio in columns:
             value = results.median(case, one.label, figure)
-            reference = results.median(case, case.reference, figure) if case.reference and with_ratio else None
+            reference = (
+                results.median(case, case.reference, figure) if case.reference and with_ratio else None
+            )
             row.append(cell(value, decimals, reference))
         failures = [results.total(case, one.label, figure) for figure in FAILURES]
         counts = [results.total(case, one.label, "lost"), results.total(case, one.label, "duplicates")]

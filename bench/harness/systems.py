@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .build import Tools
 
-# what a benchmark needs to differ from the defaults of kafka-inlet: where to listen, and to end without a pause
+# what differs from the defaults of kafka-inlet: where it listens, a quiet log, an end without a pause
 SERVICE = {"HOST": "127.0.0.1", "LOG_LEVEL": "warn", "SHUTDOWN_DELAY_MS": "0"}
 
 
@@ -33,7 +33,9 @@ def start_of(system: str, tools: Tools, port: int, bootstrap: str, topic: str) -
     if system == "fastapi":
         uvicorn = ["-m", "uvicorn", "server:app", "--host", "127.0.0.1", "--port", port]
         quiet = ["--log-level", "warning", "--no-access-log"]
-        return tools.fastapi and Start([tools.fastapi / "venv/bin/python", *uvicorn, *quiet], settings, tools.fastapi)
+        return tools.fastapi and Start(
+            [tools.fastapi / "venv/bin/python", *uvicorn, *quiet], settings, tools.fastapi
+        )
     raise ValueError(system)
 
 
