@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from .cases import Series
 from .kafka import Broker
 from .load import OnlyStart, Rate, Raw, Wrk
 from .process import Failed, Process, free_port, idle_clock, wait_for
+from .records import TOPIC
 from .systems import start_of, writes_to_kafka
 
 START_LIMIT = 60
+FIRST_RECORDS_LIMIT = 120
 IDLE_SECONDS = 2
 # the last answers and what follows them belong to the load that caused them
 AFTER_LOAD_SECONDS = 0.25
@@ -60,13 +63,7 @@ def measure_service(bench: Bench, series: Series, process: Process, port: int, t
         time.sleep(IDLE_SECONDS)
         return {"start_ms": start_ms, "idle_mb": process.memory_mb()[0]}
 
-    path, content_type, body = loads.request_of(Wrk(1), topic)
-
-    def accepts() -> bool:
-        process.ensure_alive()
-        return 200 <= status(port, "POST", path, content_type, body) < 300
-
-    wait_for(accepts, START_LIMIT, "the first accepted record")
+    use_each_topic(process, port, topic, load)
     warm_load = Wrk(32) if isinstance(load, Rate) else load
     loads.wrk(warm_load, port, topic, bench.warm_seconds, bench.folder)
     time.sleep(AFTER_LOAD_SECONDS)
@@ -89,6 +86,25 @@ def measure_service(bench: Bench, series: Series, process: Process, port: int, t
         "start_ms": start_ms,
         "peak_mb": process.memory_mb()[1],
     }
+
+
+def use_each_topic(process: Process, port: int, topic: str, load):
+    """Waits until a record for each topic was accepted: what a system must first learn is not measured."""
+    count, end = loads.topics_of(load), time.monotonic() + FIRST_RECORDS_LIMIT
+    path, content_type, template = loads.request_of(Wrk(1, topics=count), topic)
+    bodies = (
+        [template] if count == 1 else [template.replace(TOPIC, f"{topic}-{index}") for index in range(count)]
+    )
+
+    def post_until_accepted(body: str):
+        def accepted() -> bool:
+            process.ensure_alive()
+            return 200 <= status(port, "POST", path, content_type, body) < 300
+
+        wait_for(accepted, end - time.monotonic(), "an accepted record for each topic")
+
+    with ThreadPoolExecutor(min(16, count)) as executor:
+        list(executor.map(post_until_accepted, bodies))
 
 
 def measure_raw(bench: Bench, load: Raw) -> dict:
