@@ -1,0 +1,43 @@
+"""The systems under test: how each is started. All take the same bodies on the same paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .build import Tools
+
+# what differs from the defaults of kafka-inlet: where it listens, a quiet log, an end without a pause
+SERVICE = {"HOST": "127.0.0.1", "LOG_LEVEL": "warn", "SHUTDOWN_DELAY_MS": "0"}
+
+
+@dataclass(frozen=True)
+class Start:
+    command: list
+    environment: dict
+    folder: Path | None = None
+
+
+def start_of(system: str, tools: Tools, port: int, bootstrap: str, topic: str) -> Start | None:
+    """None where the system is not installed."""
+    if system in ("kafka-inlet", "kafka-inlet without headers"):
+        headers = {"RECORD_HEADERS": "none"} if system.endswith("without headers") else {}
+        own = {"PORT": str(port), "KAFKA_BROKERS": bootstrap, "LOG_TOPIC": topic}
+        return Start([tools.service], {**SERVICE, **own, **headers})
+    if system == "bare":
+        return Start([tools.program("bare"), "--port", port], {})
+    if system == "naive":
+        return Start([tools.program("naive"), "--port", port, "--bootstrap", bootstrap, "--topic", topic], {})
+    settings = {"PORT": str(port), "BOOTSTRAP": bootstrap, "TOPIC": topic}
+    if system == "express":
+        quiet = {"NODE_ENV": "production", "KAFKAJS_NO_PARTITIONER_WARNING": "1"}
+        return tools.express and Start(["node", "server.js"], {**settings, **quiet}, tools.express)
+    if system == "fastapi":
+        uvicorn = ["-m", "uvicorn", "server:app", "--host", "127.0.0.1", "--port", port]
+        quiet = ["--log-level", "warning", "--no-access-log"]
+        return tools.fastapi and Start(
+            [tools.fastapi / "venv/bin/python", *uvicorn, *quiet], settings, tools.fastapi
+        )
+    raise ValueError(system)
+
+
+def writes_to_kafka(system: str) -> bool:
+    return system != "bare"
