@@ -73,6 +73,11 @@ impl Pipeline {
             return Err(error);
         }
         let topics = self.find_topics(records, deadline).await;
+        if Instant::now() >= deadline {
+            // what would be sent now could only be answered as unknown
+            let reason = "no answer in time about a topic of the request".into();
+            return Err(Error::BrokerUnavailable { reason });
+        }
         let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(records.len());
         let mut admitted = Vec::with_capacity(records.len());
         let now_ms = jiff::Timestamp::now().as_millisecond();

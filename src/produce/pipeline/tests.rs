@@ -164,6 +164,14 @@ async fn a_record_that_fails_alone_too_has_its_answer() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_sent_in_time_is_not_unknown() {
+    let producer = FakeProducer::with_topics(&["a"]);
+    let pipeline = pipeline(&producer, 10_000);
+    let error = pipeline.submit(&[record("a")], Instant::now()).await.unwrap_err();
+    assert_eq!((error.outcome(), producer.sent().len()), (Outcome::NotWritten, 0));
+}
+
+#[tokio::test]
 async fn no_records_are_no_work() {
     let producer = FakeProducer::with_topics(&[]);
     *producer.unavailable.lock().unwrap() = Some(Error::NotReady { reason: "down".into() });
