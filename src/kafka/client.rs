@@ -13,43 +13,39 @@ const MESSAGE_MAX_BYTES: usize = 1_000_000_000;
 /// librdkafka's upper bound of `queue.buffering.max.kbytes`.
 const QUEUE_MAX_KBYTES: usize = 2_147_483_647;
 
-/// Why librdkafka would not work with the settings.
+/// Why librdkafka would not work with the settings, in its own words, which name the property.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The text is librdkafka's own; it names the property and, where it is a secret, not its value.
-    #[error("{variable}: librdkafka refuses the property {property}: {reason}")]
-    Property { variable: String, property: String, reason: String },
-    #[error("librdkafka refuses the settings: {0}")]
-    Settings(String),
-}
+#[error("librdkafka refuses the settings: {0}")]
+pub struct ConfigError(String);
 
 impl ConfigError {
+    pub fn of(error: &KafkaError) -> Self {
+        Self(error_text(error))
+    }
+
     /// The same with the variables that librdkafka's reason is about.
     pub fn explained(self, kafka: &Kafka) -> Self {
-        match self {
-            Self::Settings(reason) => Self::Settings(explain(&reason, kafka)),
-            other @ Self::Property { .. } => other,
-        }
+        Self(explain(&self.0, kafka))
     }
 }
 
 /// The configuration of the admin client: the producer's connection, with the operator's own properties.
-pub fn admin(kafka: &Kafka) -> Result<ClientConfig, ConfigError> {
+pub fn admin(kafka: &Kafka) -> ClientConfig {
     let mut client = connection(kafka);
-    set_properties(&mut client, kafka)?;
-    Ok(client)
+    set_properties(&mut client, kafka);
+    client
 }
 
 /// The configuration of the client that asks whether Kafka answers. It gives up on a broker that does not answer
 /// within a second and asks another one, which the producer must not: its requests may take longer.
-pub fn prober(kafka: &Kafka) -> Result<ClientConfig, ConfigError> {
-    let mut client = admin(kafka)?;
+pub fn prober(kafka: &Kafka) -> ClientConfig {
+    let mut client = admin(kafka);
     client
         // the producer logs the same brokers' faults
         .set_log_level(RDKafkaLogLevel::Emerg)
         .set("socket.timeout.ms", "1000")
         .set("allow.auto.create.topics", "false");
-    Ok(client)
+    client
 }
 
 /// What every client of the cluster shares: where it is and how to prove who we are.
@@ -97,8 +93,8 @@ pub fn producer(kafka: &Kafka, limits: &Limits) -> Result<ClientConfig, ConfigEr
         .set("queue.buffering.max.kbytes", queue_kbytes.to_string())
         .set("queue.buffering.max.messages", "0")
         .set("statistics.interval.ms", "5000");
-    set_properties(&mut client, kafka)?;
-    client.create_native_config().map_err(|error| ConfigError::Settings(error_text(&error)))?;
+    set_properties(&mut client, kafka);
+    client.create_native_config().map_err(|error| ConfigError::of(&error).explained(kafka))?;
     Ok(client)
 }
 
@@ -109,17 +105,11 @@ pub fn alone(producer: &ClientConfig) -> ClientConfig {
     client
 }
 
-/// Sets the operator's own properties, each checked once more by itself, so that an error names its variable.
-fn set_properties(client: &mut ClientConfig, kafka: &Kafka) -> Result<(), ConfigError> {
+/// Sets the operator's own properties.
+fn set_properties(client: &mut ClientConfig, kafka: &Kafka) {
     for (property, value) in &kafka.properties {
-        check_property(property, value).map_err(|reason| ConfigError::Property {
-            variable: variable_of(property),
-            property: property.clone(),
-            reason,
-        })?;
         client.set(property, value);
     }
-    Ok(())
 }
 
 /// Why librdkafka would refuse the property, in its own words.
@@ -279,7 +269,7 @@ mod tests {
     #[test]
     fn the_admin_client_connects_with_the_same_properties() {
         let properties = [("broker.address.family".to_owned(), "v4".to_owned())].into();
-        let client = admin(&Kafka { properties, ..kafka() }).unwrap();
+        let client = admin(&Kafka { properties, ..kafka() });
         assert_eq!(client.get("broker.address.family"), Some("v4"));
     }
 

@@ -71,7 +71,7 @@ impl Cluster {
             })
         };
         let shared = ArcSwap::from_pointee(start(&config)?);
-        let prober = start(&client::prober(kafka)?)?;
+        let prober = start(&client::prober(kafka))?;
         let alone = Mutex::default();
         Ok(Arc::new(Self { config, events, observed, alarm, broker, prober, shared, alone }))
     }

@@ -1,9 +1,6 @@
 //! One librdkafka producer and the thread that polls it.
 
-use super::{
-    client::{self, ConfigError},
-    context::Context,
-};
+use super::{client::ConfigError, context::Context};
 use crate::lifecycle::supervisor::Alarm;
 use rdkafka::{
     ClientConfig,
@@ -44,9 +41,8 @@ pub enum StartError {
 impl PolledProducer {
     /// Never waits for a broker.
     pub fn start(config: &ClientConfig, context: Context, alarm: &Alarm) -> Result<Self, StartError> {
-        let producer: BaseProducer<Context> = config
-            .create_with_context(context)
-            .map_err(|error| ConfigError::Settings(client::error_text(&error)))?;
+        let producer: BaseProducer<Context> =
+            config.create_with_context(context).map_err(|error| ConfigError::of(&error))?;
         let producer = Arc::new(producer);
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name("kafka-poll".into()).spawn({

@@ -57,7 +57,7 @@ impl KafkaProducer {
         let cluster = Cluster::start(&config.kafka, &config.limits, events, supervisor.alarm())?;
         let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
         let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
-        let admin = Arc::new(Admin::new(&client::admin(&config.kafka)?));
+        let admin = Arc::new(Admin::new(&client::admin(&config.kafka)));
         let read_configs = topic_config::read(Arc::clone(&admin), Arc::clone(&topics), to_describe);
         supervisor.spawn("the reading of topic configurations", read_configs);
         let link = Link {

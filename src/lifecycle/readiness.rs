@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How old the last probe may be. A probe runs every second and takes at most 2.5 s.
+/// How old the last probe may be. A probe starts a second after the last one and takes at most 3.3 s.
 const STALE_AFTER: Duration = Duration::from_millis(4500);
 
 /// Shared by the link to Kafka, which writes it, and by the HTTP routes, which read it.
