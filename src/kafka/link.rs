@@ -46,8 +46,8 @@ pub struct LinkSettings {
     pub retries: Option<u32>,
 }
 
-/// Blocks until the topics are there or cannot be made; says why in the log.
-pub type CreateTopics = Box<dyn FnMut() + Send>;
+/// Blocks until the topics are there or cannot be made; says why in the log. True where one was made.
+pub type CreateTopics = Box<dyn FnMut() -> bool + Send>;
 
 /// Ends the link's thread when it is dropped.
 pub struct LinkHandle(#[expect(dead_code, reason = "its drop is its use")] Sender<()>);
@@ -141,8 +141,8 @@ impl Link {
         let Some(mut missing) = self.missing_topics() else { return };
         if !missing.is_empty()
             && let Some(create) = &mut self.settings.create_topics
+            && create()
         {
-            create();
             let give_up = Instant::now() + TOPICS_SETTLE;
             // the broker that is asked may hear of the new topics later than the one that made them
             while !missing.is_empty() && Instant::now() < give_up {

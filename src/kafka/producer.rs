@@ -105,12 +105,13 @@ fn create_topics(config: &Config, admin: Arc<Admin>) -> CreateTopics {
     let mut last_fault = None;
     Box::new(move || {
         let created = runtime.block_on(admin.create_topics(&topics, partitions, replication_factor));
-        let mut faults = Vec::new();
+        let (mut made, mut faults) = (false, Vec::new());
         match created {
             Ok(created) => {
                 for (topic, created) in created {
                     match created {
                         Ok(Created::New) => {
+                            made = true;
                             tracing::info!(%topic, partitions, replication_factor, "topic created");
                         }
                         Ok(Created::Existed) => tracing::debug!(%topic, "topic exists already"),
@@ -126,6 +127,7 @@ fn create_topics(config: &Config, admin: Arc<Admin>) -> CreateTopics {
             tracing::error!(reason = fault, "configured topics cannot be created");
         }
         last_fault = fault;
+        made
     })
 }
 
