@@ -17,6 +17,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::Arc,
+    thread,
 };
 use tokio::{net::TcpListener, sync::oneshot};
 
@@ -60,15 +61,22 @@ fn listen_advice(error: &io::Error) -> &'static str {
 
 /// Runs the service until SIGTERM or SIGINT has ended it in order.
 pub fn run(config: Config) -> Result<(), Error> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.http.worker_threads {
-        runtime.worker_threads(threads);
-    }
-    let runtime = runtime.thread_name("inlet-worker").enable_all().build()?;
+    let worker_threads = config.http.worker_threads.unwrap_or_else(default_worker_threads);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads)
+        .thread_name("inlet-worker")
+        .enable_all()
+        .build()?;
     let ended = runtime.block_on(serve(config));
     // what still blocks by now, a look-up for example, must not hold the process
     runtime.shutdown_background();
     ended
+}
+
+/// One core is left to librdkafka, whose threads do about a third of the work; a worker more than there are cores for
+/// costs more than it serves (`docs/PERFORMANCE.md`).
+fn default_worker_threads() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
 }
 
 async fn serve(mut config: Config) -> Result<(), Error> {

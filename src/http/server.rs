@@ -95,6 +95,8 @@ fn builder(keep_alive: Duration) -> http1::Builder {
     // a byte of the next head has come: so it bounds the idling, and `Connection` the head
     builder.timer(TokioTimer::new()).header_read_timeout(keep_alive);
     builder.max_buf_size(MAX_HEAD_BYTES);
+    // answers are small: one buffer to send is cheaper than a list of two
+    builder.writev(false);
     // a client that has sent its request may close its side and still wait for the answer
     builder.half_close(true);
     builder
