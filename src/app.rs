@@ -120,7 +120,7 @@ async fn serve(mut config: Config) -> Result<(), Error> {
     });
     let server = Server {
         listener,
-        router: http::router(state),
+        service: http::Service::new(state),
         settings: config.http.clone(),
         max_connections: config.limits.max_connections,
         keep_alive: http::KEEP_ALIVE,

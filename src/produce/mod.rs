@@ -19,6 +19,6 @@ pub use error::{Error, Outcome};
 pub use pipeline::{Pipeline, Settings, Verdict};
 pub use producer::{Batching, Producer, TopicLookup};
 pub use receipt::Receipt;
-pub use record::{AutomaticHeaders, Header, Record};
+pub use record::{AutomaticHeaders, Header, Record, TraceId};
 pub use size::{BATCH_OVERHEAD, batch_size};
 pub use topic::{InvalidTopicName, Topic, TopicConfig, TopicName};
