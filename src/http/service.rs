@@ -38,13 +38,16 @@ const METHODS: [&str; 8] = ["POST", "GET", "HEAD", "PUT", "PATCH", "DELETE", "OP
 /// What a request is answered with.
 pub type Answer = http::Response<UnsyncBoxBody<Bytes, BoxError>>;
 
+/// Makes the answer in place of a handler that panicked.
+type PanicAnswer = fn(Box<dyn Any + Send>) -> Response;
+
 /// Answers requests. Cloning is cheap.
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
 
 struct Inner {
     state: AppState,
-    routes: CatchPanic<Router, fn(Box<dyn Any + Send>) -> Response>,
+    routes: CatchPanic<Router, PanicAnswer>,
     /// By route, then by method; made with the first request.
     metrics: [[OnceLock<RequestMetrics>; METHODS.len()]; Route::COUNT],
 }
@@ -52,7 +55,7 @@ struct Inner {
 impl Service {
     /// Serves every route.
     pub fn new(state: AppState) -> Self {
-        let routes = CatchPanic::custom(router(state.clone()), panic_answer as fn(_) -> _);
+        let routes = CatchPanic::custom(router(state.clone()), panic_answer as PanicAnswer);
         Self(Arc::new(Inner { state, routes, metrics: Default::default() }))
     }
 
