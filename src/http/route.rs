@@ -41,7 +41,7 @@ impl Route {
 
     /// The same answer as the router's, known without asking it. One trailing slash is accepted.
     pub fn of(path: &str) -> Self {
-        let without_slash = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+        let without_slash = path.strip_suffix('/').filter(|path| path.len() > 1).unwrap_or(path);
         let exact = LABELS.iter().position(|&label| label == without_slash);
         let label = match exact {
             Some(index) => return Self(index),

@@ -2,7 +2,7 @@
 
 use super::{
     error::{self, Refusal},
-    report,
+    native::report,
 };
 use crate::produce::{Ack, TopicName, Written};
 use rdkafka::{

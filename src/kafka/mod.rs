@@ -5,16 +5,15 @@ pub mod admin;
 pub mod client;
 mod cluster;
 mod context;
-pub mod describe;
 mod embedded;
 mod error;
 mod events;
 mod link;
 mod metadata;
+pub mod native;
 mod partitioner;
 mod polled;
 mod producer;
-mod report;
 #[cfg(test)]
 mod tests;
 mod topic_config;

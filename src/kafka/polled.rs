@@ -1,17 +1,18 @@
 //! One librdkafka producer and the thread that polls it.
 
-use super::{client::ConfigError, context::Context};
-use crate::lifecycle::supervisor::Alarm;
+use super::{client::ConfigError, context::Context, native::topic::NativeTopic};
+use crate::{lifecycle::supervisor::Alarm, produce::TopicName};
 use rdkafka::{
     ClientConfig,
     error::KafkaResult,
     producer::{BaseProducer, Producer},
 };
 use std::{
+    collections::HashMap,
     io,
     ops::Deref,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
@@ -24,6 +25,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// A producer that is polled until it is dropped. Dropping it purges its queue and blocks for up to a second:
 /// flush first, and drop it off the async threads.
 pub struct PolledProducer {
+    topics: RwLock<HashMap<TopicName, Arc<NativeTopic>>>,
     producer: Arc<BaseProducer<Context>>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -55,7 +57,23 @@ impl PolledProducer {
                 watch.finished();
             }
         })?;
-        Ok(Self { producer, stopping, thread: Some(thread) })
+        Ok(Self { topics: RwLock::default(), producer, stopping, thread: Some(thread) })
+    }
+
+    /// What records are sent to the topic with; None where librdkafka refuses its name. Call it for topics that
+    /// exist only: each is kept until it is forgotten.
+    pub fn topic(&self, name: &TopicName) -> Option<Arc<NativeTopic>> {
+        if let Some(topic) = self.topics.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Some(Arc::clone(topic));
+        }
+        let topic = Arc::new(NativeTopic::new(Arc::clone(&self.producer), name.as_str())?);
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(topics.entry(name.clone()).or_insert(topic)))
+    }
+
+    /// Lets go of a topic that is not there any more.
+    pub fn forget_topic(&self, name: &TopicName) {
+        self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// Waits until every record has its delivery report. Blocks.

@@ -7,6 +7,7 @@ use super::{
     error, events,
     link::{CreateTopics, Link, LinkHandle, LinkSettings},
     metadata::Topics,
+    native::topic::NativeTopic,
     partitioner,
     polled::{PolledProducer, StartError},
     topic_config,
@@ -14,14 +15,11 @@ use super::{
 use crate::{
     config::{Config, Partitioner},
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
-    produce::{Ack, Batching, Error, Producer, Record, Topic, TopicLookup, TopicName},
+    produce::{Batching, Error, Producer, Record, Sending, Topic, TopicLookup, TopicName},
     telemetry::metrics::Metrics,
 };
-use rdkafka::{
-    message::{Header, OwnedHeaders},
-    producer::BaseRecord,
-};
 use std::{
+    ptr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -159,52 +157,45 @@ impl Producer for KafkaProducer {
         })
     }
 
-    fn enqueue(&self, topic: &Topic, record: &Record, batching: Batching, ack: Ack) {
-        let partition = self.partition(topic, record);
-        let sent = match batching {
-            Batching::Shared => send(&self.cluster.shared(), record, partition, ack),
+    fn enqueue<'a>(&self, records: &mut dyn Iterator<Item = Sending<'a>>, batching: Batching) {
+        let guard;
+        let alone;
+        let producer: &PolledProducer = match batching {
+            Batching::Shared => {
+                guard = self.cluster.shared();
+                &guard
+            }
             Batching::Alone => match self.cluster.alone() {
-                Ok(producer) => send(&producer, record, partition, ack),
+                Ok(producer) => {
+                    alone = producer;
+                    &alone
+                }
                 Err(error) => {
-                    ack.report(Err(Error::BrokerUnavailable { reason: error.to_string() }));
-                    Ok(())
+                    let refused = || Error::BrokerUnavailable { reason: error.to_string() };
+                    return records.for_each(|sending| sending.ack.report(Err(refused())));
                 }
             },
         };
-        if let Err(Doubt) = sent {
-            self.topics.forget(&topic.name);
+        let mut last: Option<(&Topic, Arc<NativeTopic>)> = None;
+        for Sending { topic, record, ack } in records {
+            let native = match &last {
+                Some((of, native)) if ptr::eq(*of, topic) => native,
+                _ => match producer.topic(&topic.name) {
+                    Some(native) => &last.insert((topic, native)).1,
+                    None => {
+                        ack.report(Err(Error::UnknownTopic(topic.name.clone())));
+                        continue;
+                    }
+                },
+            };
+            let partition = self.partition(topic, record);
+            if let Err((code, ack)) = native.send(record, partition, Box::new(ack)) {
+                ack.report(Err(error::of_enqueue(code, &topic.name, partition)));
+                if error::doubts_topic(code) {
+                    self.topics.forget(&topic.name);
+                    producer.forget_topic(&topic.name);
+                }
+            }
         }
     }
-}
-
-/// librdkafka knows the topic or the partition not to exist: what we know of it is out of date.
-struct Doubt;
-
-fn send(producer: &PolledProducer, record: &Record, partition: Option<i32>, ack: Ack) -> Result<(), Doubt> {
-    let sent = producer.send(BaseRecord {
-        topic: record.topic.as_str(),
-        partition,
-        payload: record.value.as_deref(),
-        key: record.key.as_deref(),
-        timestamp: Some(record.timestamp),
-        headers: headers(record),
-        delivery_opaque: Box::new(ack),
-    });
-    let Err((error, refused)) = sent else { return Ok(()) };
-    let Some(code) = error.rdkafka_error_code() else {
-        let reason = format!("librdkafka cannot take the record: {error}");
-        refused.delivery_opaque.report(Err(Error::Internal(reason)));
-        return Ok(());
-    };
-    refused.delivery_opaque.report(Err(error::of_enqueue(code, &record.topic, partition)));
-    if error::doubts_topic(code) { Err(Doubt) } else { Ok(()) }
-}
-
-fn headers(record: &Record) -> Option<OwnedHeaders> {
-    let mut headers: Option<OwnedHeaders> = None;
-    record.for_each_header(|key, value| {
-        let all = headers.take().unwrap_or_else(|| OwnedHeaders::new_with_capacity(record.headers.len() + 4));
-        headers = Some(all.insert(Header { key, value }));
-    });
-    headers
 }

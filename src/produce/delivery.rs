@@ -3,6 +3,7 @@
 
 use super::{Budget, Error, Outcome};
 use crate::telemetry::metrics::{SendStatus, TopicMetrics};
+use smallvec::SmallVec;
 use std::{
     sync::{
         Arc, OnceLock,
@@ -30,7 +31,7 @@ pub struct Delivery {
 }
 
 struct Shared {
-    reports: Box<[OnceLock<Report>]>,
+    reports: SmallVec<[OnceLock<Report>; 1]>,
     unresolved: AtomicUsize,
     resolved: Notify,
     budget: Arc<Budget>,

@@ -1,6 +1,8 @@
 //! A producer that does what a test tells it to.
 
-use super::{Ack, Batching, Error, Producer, Record, Topic, TopicConfig, TopicLookup, TopicName, Written};
+use super::{
+    Ack, Batching, Error, Producer, Record, Sending, Topic, TopicConfig, TopicLookup, TopicName, Written,
+};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -76,7 +78,13 @@ impl Producer for FakeProducer {
         Box::pin(std::future::ready(answer))
     }
 
-    fn enqueue(&self, _topic: &Topic, record: &Record, batching: Batching, ack: Ack) {
+    fn enqueue<'a>(&self, records: &mut dyn Iterator<Item = Sending<'a>>, batching: Batching) {
+        records.for_each(|Sending { record, ack, .. }| self.play(record, batching, ack));
+    }
+}
+
+impl FakeProducer {
+    fn play(&self, record: &Record, batching: Batching, ack: Ack) {
         let offset = self.sent.lock().unwrap().len();
         self.sent.lock().unwrap().push((record.clone(), batching));
         let step = self.steps.lock().unwrap().pop_front();
