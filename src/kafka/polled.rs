@@ -1,6 +1,10 @@
 //! One librdkafka producer and the thread that polls it.
 
-use super::{client::ConfigError, context::Context, native::topic::NativeTopic};
+use super::{
+    client::ConfigError,
+    context::Context,
+    native::{events::Events, topic::NativeTopic},
+};
 use crate::{lifecycle::supervisor::Alarm, produce::TopicName};
 use rdkafka::{
     ClientConfig,
@@ -19,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-/// How long one poll waits. rdkafka spins through the last millisecond of it, so a short one is not free when idle.
+/// How long one poll waits, and so how long the end of the thread takes.
 const POLL: Duration = Duration::from_millis(500);
 
 /// A producer that is polled until it is dropped. Dropping it purges its queue and blocks for up to a second:
@@ -48,12 +52,15 @@ impl PolledProducer {
         let producer = Arc::new(producer);
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name("kafka-poll".into()).spawn({
-            let (producer, stopping) = (Arc::clone(&producer), Arc::clone(&stopping));
+            let events = Events::of(Arc::clone(&producer))
+                .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+            let stopping = Arc::clone(&stopping);
             let watch = alarm.watch("the kafka-poll thread");
             move || {
                 while !stopping.load(Relaxed) {
-                    producer.poll(POLL);
+                    events.serve_one(POLL);
                 }
+                drop(events);
                 watch.finished();
             }
         })?;

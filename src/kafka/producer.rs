@@ -172,7 +172,7 @@ impl Producer for KafkaProducer {
                 }
                 Err(error) => {
                     let refused = || Error::BrokerUnavailable { reason: error.to_string() };
-                    return records.for_each(|sending| sending.ack.report(Err(refused())));
+                    return records.for_each(|sending| sending.ack.report(Err(refused()), Instant::now()));
                 }
             },
         };
@@ -183,14 +183,14 @@ impl Producer for KafkaProducer {
                 _ => match producer.topic(&topic.name) {
                     Some(native) => &last.insert((topic, native)).1,
                     None => {
-                        ack.report(Err(Error::UnknownTopic(topic.name.clone())));
+                        ack.report(Err(Error::UnknownTopic(topic.name.clone())), Instant::now());
                         continue;
                     }
                 },
             };
             let partition = self.partition(topic, record);
             if let Err((code, ack)) = native.send(record, partition, Box::new(ack)) {
-                ack.report(Err(error::of_enqueue(code, &topic.name, partition)));
+                ack.report(Err(error::of_enqueue(code, &topic.name, partition)), Instant::now());
                 if error::doubts_topic(code) {
                     self.topics.forget(&topic.name);
                     producer.forget_topic(&topic.name);

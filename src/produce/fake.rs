@@ -90,14 +90,17 @@ impl FakeProducer {
         let step = self.steps.lock().unwrap().pop_front();
         let again = || self.last_failure.lock().unwrap().clone().filter(|_| batching == Batching::Alone);
         match step.or_else(|| again().map(Step::Fails)).unwrap_or(Step::Written) {
-            Step::Written => ack.report(Ok(Written {
-                partition: record.partition.unwrap_or(0),
-                offset: i64::try_from(offset).ok(),
-                append_time: None,
-            })),
+            Step::Written => ack.report(
+                Ok(Written {
+                    partition: record.partition.unwrap_or(0),
+                    offset: i64::try_from(offset).ok(),
+                    append_time: None,
+                }),
+                Instant::now(),
+            ),
             Step::Fails(error) => {
                 *self.last_failure.lock().unwrap() = Some(error.clone());
-                ack.report(Err(error));
+                ack.report(Err(error), Instant::now());
             }
             Step::Held => self.held.lock().unwrap().push(ack),
         }

@@ -2,5 +2,6 @@
 //! here; each file says what it relies on.
 
 pub mod describe;
+pub mod events;
 pub mod report;
 pub mod topic;

@@ -1,0 +1,109 @@
+//! The events of a producer, of which delivery reports are nearly all. rdkafka's `poll` counts references to the
+//! event for every report, and spins through the last millisecond of its time.
+#![expect(unsafe_code, reason = "rdkafka polls only in its own way")]
+
+use super::report::DeliveryReport;
+use crate::{kafka::context::Context, produce::Ack};
+use rdkafka::{
+    ClientContext, bindings as sys,
+    error::KafkaError,
+    producer::{BaseProducer, Producer as _},
+    types::RDKafkaErrorCode,
+    util::IntoOpaque as _,
+};
+use std::{
+    ffi::{CStr, c_int},
+    ptr::NonNull,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Where librdkafka puts a producer's events.
+pub struct Events {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    /// The queue must not outlive its client.
+    producer: Arc<BaseProducer<Context>>,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread (its INTRODUCTION.md, "Threads and callbacks").
+unsafe impl Send for Events {}
+
+impl Events {
+    /// None only where librdkafka is out of memory.
+    pub fn of(producer: Arc<BaseProducer<Context>>) -> Option<Self> {
+        // SAFETY: the client is alive; the reference to the queue is owned here.
+        let queue = unsafe { sys::rd_kafka_queue_get_main(producer.client().native_ptr()) };
+        NonNull::new(queue).map(|queue| Self { queue, producer })
+    }
+
+    /// Waits for one event for up to `timeout`, and hands what it holds to the context.
+    pub fn serve_one(&self, timeout: Duration) {
+        let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the queue is alive; the event, or null, is owned here.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), timeout_ms) };
+        let Some(event) = NonNull::new(event).map(Event) else { return };
+        let context = self.producer.context();
+        match event.kind() {
+            sys::RD_KAFKA_EVENT_DR => {
+                event.for_each_report(|report, ack, now| context.delivered(report, ack, now))
+            }
+            sys::RD_KAFKA_EVENT_STATS => context.stats_raw(event.statistics()),
+            sys::RD_KAFKA_EVENT_ERROR => {
+                let (code, reason) = event.error();
+                context.error(KafkaError::Global(code), &reason);
+            }
+            // rdkafka asks for the refresh of OAuth tokens too, which only an application can do
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        // SAFETY: owned, given back once and before its client, which `producer` keeps alive.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
+    }
+}
+
+/// An event, destroyed with the value.
+struct Event(NonNull<sys::rd_kafka_event_t>);
+
+impl Event {
+    fn kind(&self) -> sys::rd_kafka_event_type_t {
+        // SAFETY: the event is alive.
+        unsafe { sys::rd_kafka_event_type(self.0.as_ptr()) }
+    }
+
+    /// Visits each report of a delivery event with the ack that its record was sent with, and with one time for all.
+    fn for_each_report(&self, mut visit: impl FnMut(DeliveryReport<'_>, Box<Ack>, Instant)) {
+        let now = Instant::now();
+        // SAFETY: the event is alive, and with it its messages. Each message is given out once, and its opaque is
+        // what `NativeTopic::send` made of a `Box<Ack>`: nothing else sends.
+        unsafe {
+            while let Some(message) = sys::rd_kafka_event_message_next(self.0.as_ptr()).as_ref() {
+                visit(DeliveryReport::new(message), Box::<Ack>::from_ptr(message._private), now);
+            }
+        }
+    }
+
+    fn statistics(&self) -> &[u8] {
+        // SAFETY: the text is the event's and ends with NUL.
+        unsafe { CStr::from_ptr(sys::rd_kafka_event_stats(self.0.as_ptr())) }.to_bytes()
+    }
+
+    fn error(&self) -> (RDKafkaErrorCode, String) {
+        // SAFETY: the event is alive; its text ends with NUL and is copied.
+        unsafe {
+            let code = sys::rd_kafka_event_error(self.0.as_ptr()).into();
+            let reason = CStr::from_ptr(sys::rd_kafka_event_error_string(self.0.as_ptr()));
+            (code, reason.to_string_lossy().trim().to_owned())
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: owned, destroyed once.
+        unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) }
+    }
+}
