@@ -11,7 +11,8 @@ mod error;
 mod events;
 mod link;
 mod metadata;
-mod partitioner;
+// reached by the micro-benchmarks
+pub mod partitioner;
 mod polled;
 mod producer;
 mod report;
