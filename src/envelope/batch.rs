@@ -85,7 +85,9 @@ fn reader<'a>(body: &'a Bytes, context: &'a Context<'a>) -> Reader<'a> {
 }
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split('\n').map(|line| line.trim_matches([' ', '\t', '\r'])).filter(|line| !line.is_empty())
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
+    let lines = ends.scan(0, |start, end| Some(&text[std::mem::replace(start, end + 1)..end]));
+    lines.map(|line| line.trim_matches([' ', '\t', '\r'])).filter(|line| !line.is_empty())
 }
 
 /// The elements of a JSON array, one more than `max` at most.
