@@ -50,14 +50,19 @@ fn quoted_rfc3339(millis: i64) -> String {
 }
 
 fn seconds(millis: i64) -> String {
-    let sign = if millis < 0 { "-" } else { "" };
-    let millis = millis.unsigned_abs();
-    format!("{sign}{}.{:03}", millis / 1000, millis % 1000)
+    if millis < 1000 {
+        return format!("{:.3}", millis as f64 / 1000.0);
+    }
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(millis);
+    let (seconds, thousandths) = digits.split_at(digits.len() - 3);
+    [seconds, ".", thousandths].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_texts_are_json() {
@@ -71,7 +76,13 @@ mod tests {
 
     #[test]
     fn seconds_have_three_decimals() {
-        let texts = [0, 7, 1000, -1].map(seconds);
-        assert_eq!(texts, ["0.000", "0.007", "1.000", "-0.001"]);
+        assert_eq!([0, 7, 999, 1000, -1].map(seconds), ["0.000", "0.007", "0.999", "1.000", "-0.001"]);
+    }
+
+    proptest! {
+        #[test]
+        fn seconds_are_milliseconds_by_a_thousand(millis in 0..=jiff::Timestamp::MAX.as_millisecond()) {
+            prop_assert_eq!(seconds(millis), format!("{:.3}", millis as f64 / 1000.0));
+        }
     }
 }
