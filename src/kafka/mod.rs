@@ -11,7 +11,8 @@ mod events;
 mod link;
 mod metadata;
 pub mod native;
-mod partitioner;
+// reached by the micro-benchmarks
+pub mod partitioner;
 mod polled;
 mod producer;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::{
     client::ConfigError,
     context::Context,
-    native::{events::Events, topic::NativeTopic},
+    native::{event_queue::EventQueue, topic::NativeTopic},
 };
 use crate::{lifecycle::supervisor::Alarm, produce::TopicName};
 use rdkafka::{
@@ -52,7 +52,7 @@ impl PolledProducer {
         let producer = Arc::new(producer);
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new().name("kafka-poll".into()).spawn({
-            let events = Events::of(Arc::clone(&producer))
+            let events = EventQueue::of(Arc::clone(&producer))
                 .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
             let stopping = Arc::clone(&stopping);
             let watch = alarm.watch("the kafka-poll thread");

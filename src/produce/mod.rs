@@ -11,6 +11,7 @@ mod producer;
 mod receipt;
 mod record;
 mod size;
+mod timestamp;
 mod topic;
 
 pub use admission::{Budget, Permit};
@@ -21,4 +22,5 @@ pub use producer::{Batching, Producer, Sending, TopicLookup};
 pub use receipt::Receipt;
 pub use record::{AutomaticHeaders, Header, Record, TraceId};
 pub use size::{BATCH_OVERHEAD, batch_size};
+pub use timestamp::{RFC3339_LENGTH, write_rfc3339};
 pub use topic::{InvalidTopicName, Topic, TopicConfig, TopicName};

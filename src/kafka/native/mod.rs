@@ -2,6 +2,6 @@
 //! here; each file says what it relies on.
 
 pub mod describe;
-pub mod events;
+pub mod event_queue;
 pub mod report;
 pub mod topic;

@@ -19,16 +19,16 @@ use std::{
 };
 
 /// Where librdkafka puts a producer's events.
-pub struct Events {
+pub struct EventQueue {
     queue: NonNull<sys::rd_kafka_queue_t>,
     /// The queue must not outlive its client.
     producer: Arc<BaseProducer<Context>>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread (its INTRODUCTION.md, "Threads and callbacks").
-unsafe impl Send for Events {}
+unsafe impl Send for EventQueue {}
 
-impl Events {
+impl EventQueue {
     /// None only where librdkafka is out of memory.
     pub fn of(producer: Arc<BaseProducer<Context>>) -> Option<Self> {
         // SAFETY: the client is alive; the reference to the queue is owned here.
@@ -58,7 +58,7 @@ impl Events {
     }
 }
 
-impl Drop for Events {
+impl Drop for EventQueue {
     fn drop(&mut self) {
         // SAFETY: owned, given back once and before its client, which `producer` keeps alive.
         unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
