@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 const SENT_BYTES: usize = 192;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A record that is in Kafka, acknowledged by all in-sync replicas. It is the
-/// shape of what [`Writer::sent`] writes by hand, many times faster.
+// the shape of what `Writer::sent` writes by hand, which is many times faster
+/// A record that is in Kafka, acknowledged by all in-sync replicas.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "ok": true, "success": true, "message": "Message sent successfully",
@@ -63,7 +63,8 @@ pub enum BatchResult {
     Failed(Failed),
 }
 
-/// What became of each record of a batch, in the order of the request. The shape of what [`many`] writes.
+// the shape of what `many` writes
+/// What became of each record of a batch, in the order of the request.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BatchAnswer {
     /// Every record is in Kafka.

@@ -15,24 +15,17 @@ use std::{
     collections::HashMap,
     io,
     ops::Deref,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread::{self, JoinHandle},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-
-/// How long one poll waits, and so how long the end of the thread takes.
-const POLL: Duration = Duration::from_millis(500);
+use tokio::runtime::Handle;
 
 /// A producer that is polled until it is dropped. Dropping it purges its queue and blocks for up to a second:
 /// flush first, and drop it off the async threads.
 pub struct PolledProducer {
     topics: RwLock<HashMap<TopicName, Arc<NativeTopic>>>,
     producer: Arc<BaseProducer<Context>>,
-    stopping: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    events: Arc<EventQueue>,
 }
 
 /// Why there is no connection to Kafka to begin with.
@@ -46,25 +39,32 @@ pub enum StartError {
 
 impl PolledProducer {
     /// Never waits for a broker.
-    pub fn start(config: &ClientConfig, context: Context, alarm: &Alarm) -> Result<Self, StartError> {
+    pub fn start(
+        config: &ClientConfig,
+        context: Context,
+        alarm: &Alarm,
+        runtime: &Handle,
+    ) -> Result<Self, StartError> {
         let producer: BaseProducer<Context> =
             config.create_with_context(context).map_err(|error| ConfigError::of(&error))?;
         let producer = Arc::new(producer);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let thread = thread::Builder::new().name("kafka-poll".into()).spawn({
-            let events = EventQueue::of(Arc::clone(&producer))
-                .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-            let stopping = Arc::clone(&stopping);
-            let watch = alarm.watch("the kafka-poll thread");
-            move || {
-                while !stopping.load(Relaxed) {
-                    events.serve_one(POLL);
+        let events = EventQueue::of(Arc::clone(&producer))
+            .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let events = Arc::new(events);
+        let watch = alarm.watch("the reading of delivery reports");
+        let arrived = events.arrived();
+        let weak = Arc::downgrade(&events);
+        runtime.spawn(async move {
+            loop {
+                {
+                    let Some(events) = weak.upgrade() else { break };
+                    while events.serve_one() {}
                 }
-                drop(events);
-                watch.finished();
+                arrived.notified().await;
             }
-        })?;
-        Ok(Self { topics: RwLock::default(), producer, stopping, thread: Some(thread) })
+            watch.finished();
+        });
+        Ok(Self { topics: RwLock::default(), events, producer })
     }
 
     /// What records are sent to the topic with; None where librdkafka refuses its name. Call it for topics that
@@ -99,10 +99,6 @@ impl Deref for PolledProducer {
 
 impl Drop for PolledProducer {
     fn drop(&mut self) {
-        self.stopping.store(true, Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // a panic in it has raised the alarm already
-            let _ = thread.join();
-        }
+        self.events.arrived().notify_one();
     }
 }

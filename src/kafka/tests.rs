@@ -6,7 +6,8 @@ use crate::{
     config::Config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
     produce::{
-        AutomaticHeaders, Budget, Outcome, Pipeline, Producer as _, Record, Settings, TopicName, Verdict,
+        Arrival, AutomaticHeaders, Budget, Outcome, Pipeline, Producer as _, Record, Settings, TopicName,
+        Verdict,
     },
     telemetry::metrics::Metrics,
 };
@@ -70,7 +71,7 @@ impl Service {
             automatic: Arc::new(AutomaticHeaders::default()),
             timestamp: 1_795_228_481_123,
         };
-        let mut verdicts = self.pipeline.submit(&[record], self.pipeline.deadline()).await.unwrap();
+        let mut verdicts = self.pipeline.submit(&[record], Arrival::now()).await.unwrap();
         verdicts.remove(0)
     }
 

@@ -49,15 +49,15 @@ pub struct Ack {
 }
 
 impl Delivery {
-    /// For so many records, for each of which bytes of the budget are reserved.
-    pub fn new(records: usize, budget: Arc<Budget>) -> Self {
+    /// For so many records, for each of which bytes of the budget are reserved, and which are enqueued now.
+    pub fn new(records: usize, budget: Arc<Budget>, enqueued: Instant) -> Self {
         Self {
             shared: Arc::new(Shared {
                 reports: (0..records).map(|_| OnceLock::new()).collect(),
                 unresolved: AtomicUsize::new(records),
                 resolved: Notify::new(),
                 budget,
-                enqueued: Instant::now(),
+                enqueued,
             }),
         }
     }
@@ -126,7 +126,7 @@ mod tests {
     fn delivery(records: usize) -> (Delivery, Arc<TopicMetrics>, Arc<Budget>) {
         let budget = Budget::new(1000);
         assert!(budget.reserve_records(10 * records, records));
-        (Delivery::new(records, budget.clone()), Metrics::for_tests().topic("t"), budget)
+        (Delivery::new(records, budget.clone(), Instant::now()), Metrics::for_tests().topic("t"), budget)
     }
 
     #[tokio::test]

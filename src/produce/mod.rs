@@ -17,7 +17,7 @@ mod topic;
 pub use admission::{Budget, Permit};
 pub use delivery::{Ack, Delivery, Report, Written};
 pub use error::{Error, Outcome};
-pub use pipeline::{Pipeline, Settings, Verdict};
+pub use pipeline::{Arrival, Pipeline, Settings, Verdict};
 pub use producer::{Batching, Producer, Sending, TopicLookup};
 pub use receipt::Receipt;
 pub use record::{AutomaticHeaders, Header, Record, TraceId};

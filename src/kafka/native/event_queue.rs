@@ -12,36 +12,54 @@ use rdkafka::{
     util::IntoOpaque as _,
 };
 use std::{
-    ffi::{CStr, c_int},
-    ptr::NonNull,
+    ffi::{CStr, c_void},
+    ptr::{self, NonNull},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
+use tokio::sync::Notify;
 
 /// Where librdkafka puts a producer's events.
 pub struct EventQueue {
     queue: NonNull<sys::rd_kafka_queue_t>,
+    arrived: Arc<Notify>,
     /// The queue must not outlive its client.
     producer: Arc<BaseProducer<Context>>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread (its INTRODUCTION.md, "Threads and callbacks").
 unsafe impl Send for EventQueue {}
+// SAFETY: as above.
+unsafe impl Sync for EventQueue {}
 
 impl EventQueue {
     /// None only where librdkafka is out of memory.
     pub fn of(producer: Arc<BaseProducer<Context>>) -> Option<Self> {
         // SAFETY: the client is alive; the reference to the queue is owned here.
         let queue = unsafe { sys::rd_kafka_queue_get_main(producer.client().native_ptr()) };
-        NonNull::new(queue).map(|queue| Self { queue, producer })
+        let queue = NonNull::new(queue)?;
+        let arrived = Arc::new(Notify::new());
+        // SAFETY: the callback's argument lives until `drop` has taken the callback back.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(
+                queue.as_ptr(),
+                Some(event_arrived),
+                Arc::as_ptr(&arrived).cast_mut().cast(),
+            );
+        }
+        Some(Self { queue, arrived, producer })
     }
 
-    /// Waits for one event for up to `timeout`, and hands what it holds to the context.
-    pub fn serve_one(&self, timeout: Duration) {
-        let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+    /// Told of the arrival of events.
+    pub fn arrived(&self) -> Arc<Notify> {
+        Arc::clone(&self.arrived)
+    }
+
+    /// Hands what the next event holds to the context; false where there is none. Waits for nothing.
+    pub fn serve_one(&self) -> bool {
         // SAFETY: the queue is alive; the event, or null, is owned here.
-        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), timeout_ms) };
-        let Some(event) = NonNull::new(event).map(Event) else { return };
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), 0) };
+        let Some(event) = NonNull::new(event).map(Event) else { return false };
         let context = self.producer.context();
         match event.kind() {
             sys::RD_KAFKA_EVENT_DR => {
@@ -55,13 +73,27 @@ impl EventQueue {
             // rdkafka asks for the refresh of OAuth tokens too, which only an application can do
             _ => {}
         }
+        true
     }
+}
+
+/// Called by librdkafka's threads under the queue's lock.
+///
+/// # Safety
+/// `arrived` is what [`EventQueue::of`] gave.
+unsafe extern "C" fn event_arrived(_: *mut sys::rd_kafka_t, arrived: *mut c_void) {
+    // SAFETY: by the contract.
+    unsafe { &*arrived.cast::<Notify>() }.notify_one();
 }
 
 impl Drop for EventQueue {
     fn drop(&mut self) {
-        // SAFETY: owned, given back once and before its client, which `producer` keeps alive.
-        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
+        // SAFETY: owned, given back once and before its client, which `producer` keeps alive. The callback is taken
+        // back under the queue's lock, which it runs under: it is not running after that.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
     }
 }
 

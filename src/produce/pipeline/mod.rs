@@ -31,6 +31,20 @@ pub struct Pipeline {
     settings: Settings,
 }
 
+/// The moment at which the whole body of a request had come, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    at: Instant,
+    /// Milliseconds since the Unix epoch.
+    pub millis: i64,
+}
+
+impl Arrival {
+    pub fn now() -> Self {
+        Self { at: Instant::now(), millis: jiff::Timestamp::now().as_millisecond() }
+    }
+}
+
 /// What became of one record.
 pub type Verdict = Result<Receipt, Error>;
 
@@ -57,39 +71,35 @@ impl Pipeline {
         &self.budget
     }
 
-    /// When the answer to a request is due whose body has been read now.
-    pub fn deadline(&self) -> Instant {
-        Instant::now() + self.settings.delivery_timeout
-    }
-
-    /// One verdict a record, in order, no later than the deadline. An error of the whole means that nothing
-    /// was written: no connection, or no room for all of the records.
-    pub async fn submit(&self, records: &[Record], deadline: Instant) -> Result<Vec<Verdict>, Error> {
+    /// One verdict a record, in order, no later than the delivery time-out after their arrival. An error of the
+    /// whole means that nothing was written: no connection, or no room for all of the records.
+    pub async fn submit(&self, records: &[Record], arrival: Arrival) -> Result<Vec<Verdict>, Error> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
         if let Some(error) = self.producer.unavailable() {
             return Err(error);
         }
+        let deadline = arrival.at + self.settings.delivery_timeout;
         let topics = self.find_topics(records, deadline).await;
-        if Instant::now() >= deadline {
+        let now = Instant::now();
+        if now >= deadline {
             // what would be sent now could only be answered as unknown
             let reason = "no answer in time about a topic of the request".into();
             return Err(Error::BrokerUnavailable { reason });
         }
         let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(records.len());
         let mut admitted = Vec::with_capacity(records.len());
-        let now_ms = jiff::Timestamp::now().as_millisecond();
         for (index, record) in records.iter().enumerate() {
             let checked = topics.of(index).and_then(|found| {
-                let size = self.check(record, &found.topic, now_ms)?;
+                let size = self.check(record, &found.topic, arrival.millis)?;
                 let headers = record.headers.len() * HEADER_OVERHEAD;
                 Ok(Admitted { index, found, reserved: size - BATCH_OVERHEAD + RECORD_OVERHEAD + headers })
             });
             verdicts.push(checked.map(|record| admitted.push(record)).err().map(Err));
         }
         self.reserve(&admitted)?;
-        let delivery = self.send(records, &admitted, Batching::Shared, deadline).await;
+        let delivery = self.send(records, &admitted, Batching::Shared, now, deadline).await;
         let mut again = Vec::new();
         for (slot, sent) in admitted.into_iter().enumerate() {
             let report = self.report(&delivery, slot);
@@ -150,9 +160,10 @@ impl Pipeline {
         records: &[Record],
         admitted: &[Admitted<'_>],
         batching: Batching,
+        now: Instant,
         deadline: Instant,
     ) -> Delivery {
-        let delivery = Delivery::new(admitted.len(), Arc::clone(&self.budget));
+        let delivery = Delivery::new(admitted.len(), Arc::clone(&self.budget), now.into_std());
         let mut sending = admitted.iter().enumerate().map(|(slot, sent)| Sending {
             topic: &sent.found.topic,
             record: &records[sent.index],
@@ -181,7 +192,7 @@ impl Pipeline {
         verdicts: &mut [Option<Verdict>],
     ) {
         let delivery = match self.reserve(&again) {
-            Ok(()) => Ok(self.send(records, &again, Batching::Alone, deadline).await),
+            Ok(()) => Ok(self.send(records, &again, Batching::Alone, Instant::now(), deadline).await),
             Err(error) => Err(error),
         };
         for (slot, sent) in again.into_iter().enumerate() {
