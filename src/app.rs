@@ -3,7 +3,7 @@
 use crate::{
     config::{Config, FLUSH_TIMEOUT},
     http::{self, AppState, Server},
-    kafka::{EmbeddedCluster, KafkaProducer, client},
+    kafka::{EmbeddedCluster, Flusher, KafkaProducer, client},
     lifecycle::{
         readiness::Readiness,
         shutdown::Signals,
@@ -62,12 +62,17 @@ fn listen_advice(error: &io::Error) -> &'static str {
 /// Runs the service until SIGTERM or SIGINT has ended it in order.
 pub fn run(config: Config) -> Result<(), Error> {
     let worker_threads = config.http.worker_threads.unwrap_or_else(default_worker_threads);
+    let flusher = Arc::new(Flusher::default());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads)
+        .on_thread_park({
+            let flusher = Arc::clone(&flusher);
+            move || flusher.idle()
+        })
         .thread_name("inlet-worker")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve(config));
+    let ended = runtime.block_on(serve(config, flusher));
     // what still blocks by now, a look-up for example, must not hold the process
     runtime.shutdown_background();
     ended
@@ -79,7 +84,7 @@ fn default_worker_threads() -> usize {
     thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
 }
 
-async fn serve(mut config: Config) -> Result<(), Error> {
+async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
     let mut signals = Signals::listen()?;
     let mut supervisor = Supervisor::new();
     config.limits.max_connections = connection_limit(config.limits.max_connections);
@@ -96,7 +101,8 @@ async fn serve(mut config: Config) -> Result<(), Error> {
         config.limits.max_in_flight_bytes,
         &client::librdkafka_version(),
     )?);
-    let producer = KafkaProducer::start(&config, readiness.clone(), metrics.clone(), &mut supervisor)?;
+    let producer =
+        KafkaProducer::start(&config, readiness.clone(), metrics.clone(), flusher, &mut supervisor)?;
     let pipeline = Pipeline::new(
         producer.clone(),
         budget,

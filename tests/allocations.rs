@@ -154,7 +154,8 @@ fn service(config: &mut Config, supervisor: &mut Supervisor) -> (EmbeddedCluster
     let (budget, readiness) = (Budget::new(limits.max_in_flight_bytes), Readiness::new());
     let metrics = Metrics::new(10, timeout, limits.max_in_flight_bytes, "test").unwrap();
     let metrics = Arc::new(metrics);
-    let producer = KafkaProducer::start(config, readiness.clone(), metrics.clone(), supervisor).unwrap();
+    let producer =
+        KafkaProducer::start(config, readiness.clone(), metrics.clone(), Arc::default(), supervisor).unwrap();
     let settings = Settings { delivery_timeout: timeout, max_record_bytes: limits.max_record_bytes };
     let state = AppState::new(Parts {
         pipeline: Pipeline::new(producer, budget, metrics.clone(), settings),

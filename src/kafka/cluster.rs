@@ -134,6 +134,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Has the shared producer send what it gathers, and for `time`, or until all of it is delivered, what comes.
+    pub fn send_gathered(&self, time: Duration) {
+        self.shared.load().flush_without_polling(time);
+    }
+
     /// Waits until every record has its delivery report. Blocks.
     pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
         let deadline = Instant::now() + timeout;

@@ -8,6 +8,7 @@ mod context;
 mod embedded;
 mod error;
 mod events;
+mod flusher;
 mod link;
 mod metadata;
 pub mod native;
@@ -20,5 +21,6 @@ mod tests;
 mod topic_config;
 
 pub use embedded::{EmbeddedCluster, EmbeddedClusterError};
+pub use flusher::Flusher;
 pub use polled::StartError;
 pub use producer::KafkaProducer;

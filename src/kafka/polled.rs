@@ -83,6 +83,11 @@ impl PolledProducer {
         self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
+    /// Has librdkafka send what it has, without its linger, and waits for the reports up to `timeout`.
+    pub fn flush_without_polling(&self, timeout: Duration) {
+        self.events.flush(timeout);
+    }
+
     /// Waits until every record has its delivery report. Blocks.
     pub fn flush(&self, timeout: Duration) -> KafkaResult<()> {
         self.producer.flush(timeout)

@@ -5,6 +5,7 @@ use super::{
     client,
     cluster::Cluster,
     error, events,
+    flusher::Flusher,
     link::{CreateTopics, Link, LinkHandle, LinkSettings},
     metadata::Topics,
     native::topic::NativeTopic,
@@ -36,6 +37,7 @@ const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct KafkaProducer {
     pub(super) cluster: Arc<Cluster>,
     topics: Arc<Topics>,
+    flusher: Arc<Flusher>,
     readiness: Arc<Readiness>,
     partitioner: Partitioner,
     auto_create_topics: bool,
@@ -48,11 +50,13 @@ impl KafkaProducer {
         config: &Config,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
+        flusher: Arc<Flusher>,
         supervisor: &mut Supervisor,
     ) -> Result<Arc<Self>, StartError> {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
         let cluster = Cluster::start(&config.kafka, &config.limits, events, supervisor.alarm())?;
+        flusher.start(Arc::downgrade(&cluster), &supervisor.alarm())?;
         let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
         let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
         let admin = Arc::new(Admin::new(&client::admin(&config.kafka)));
@@ -74,6 +78,7 @@ impl KafkaProducer {
         Ok(Arc::new(Self {
             cluster,
             topics,
+            flusher,
             readiness,
             partitioner: config.kafka.partitioner,
             auto_create_topics: config.kafka.allow_auto_create_topics,
@@ -197,5 +202,6 @@ impl Producer for KafkaProducer {
                 }
             }
         }
+        self.flusher.enqueued();
     }
 }

@@ -44,7 +44,8 @@ fn connect(bootstrap_servers: &str) -> Service {
     let mut supervisor = Supervisor::new();
     let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::for_tests()));
     let producer =
-        KafkaProducer::start(&config, readiness.clone(), metrics.clone(), &mut supervisor).unwrap();
+        KafkaProducer::start(&config, readiness.clone(), metrics.clone(), Arc::default(), &mut supervisor)
+            .unwrap();
     let settings = Settings { delivery_timeout: config.kafka.delivery_timeout, max_record_bytes: 1 << 20 };
     let pipeline = Pipeline::new(producer.clone(), Budget::new(1 << 20), metrics, settings);
     Service { _supervisor: supervisor, readiness, producer, pipeline }

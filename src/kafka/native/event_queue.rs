@@ -12,10 +12,10 @@ use rdkafka::{
     util::IntoOpaque as _,
 };
 use std::{
-    ffi::{CStr, c_void},
+    ffi::{CStr, c_int, c_void},
     ptr::{self, NonNull},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::Notify;
 
@@ -48,6 +48,14 @@ impl EventQueue {
             );
         }
         Some(Self { queue, arrived, producer })
+    }
+
+    /// Has librdkafka send without waiting for company until all that it has is delivered, for `timeout` at most.
+    /// Blocks. rdkafka's own `flush` serves events meanwhile, which here is the runtime's work.
+    pub fn flush(&self, timeout: Duration) {
+        let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the client is alive. Its answer, whether all is delivered, does not matter.
+        unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), timeout_ms) };
     }
 
     /// Told of the arrival of events.
