@@ -36,8 +36,8 @@ const MAX_FULL: usize = 7;
 const MAX_ARRAY: usize = 13;
 const MAX_NDJSON: usize = 13;
 const MAX_ANSWER: usize = 6;
-const MAX_BATCH_ANSWER: usize = 7;
-const MAX_REQUEST: usize = 55;
+const MAX_BATCH_ANSWER: usize = 6;
+const MAX_REQUEST: usize = 28;
 
 const MESSAGE: &str = r#"{"level":"info","service":"checkout","msg":"order 20481 was paid","took_ms":41}"#;
 const RECORDS: usize = 1000;

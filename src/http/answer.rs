@@ -5,6 +5,7 @@ use crate::produce::{Error, Outcome, RFC3339_LENGTH, Receipt, TopicName, Verdict
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use std::ops::Range;
 use utoipa::ToSchema;
 
 /// About what one record's result takes.
@@ -159,10 +160,10 @@ fn json(status: StatusCode, text: Vec<u8>) -> Response {
 /// Writes answers as JSON, remembering the parts that the records of a batch mostly share.
 struct Writer<'a> {
     json: Vec<u8>,
-    /// The topic of the last record, and its result up to the partition.
-    head: Option<(&'a TopicName, Vec<u8>)>,
-    /// The last timestamp, and its text.
-    timestamp: Option<(i64, String)>,
+    /// The topic of the last record, and where its result up to the partition is.
+    head: Option<(&'a TopicName, Range<usize>)>,
+    /// The last timestamp, and where its text is.
+    timestamp: Option<(i64, Range<usize>)>,
 }
 
 impl<'a> Writer<'a> {
@@ -180,7 +181,7 @@ impl<'a> Writer<'a> {
 
     fn sent(&mut self, receipt: &'a Receipt) {
         match &self.head {
-            Some((topic, head)) if **topic == receipt.topic => self.json.extend_from_slice(head),
+            Some((topic, head)) if **topic == receipt.topic => self.json.extend_from_within(head.clone()),
             _ => self.first_sent_to(&receipt.topic),
         }
         self.integer(receipt.partition);
@@ -192,13 +193,9 @@ impl<'a> Writer<'a> {
         self.text(r#","timestamp":""#);
         match &self.timestamp {
             Some((millis, text)) if *millis == receipt.timestamp => {
-                self.json.extend_from_slice(text.as_bytes())
+                self.json.extend_from_within(text.clone());
             }
-            _ => {
-                let text = rfc3339(receipt.timestamp);
-                self.text(&text);
-                self.timestamp = Some((receipt.timestamp, text));
-            }
+            _ => self.first_timestamp(receipt.timestamp),
         }
         self.text(r#""}"#);
     }
@@ -209,19 +206,21 @@ impl<'a> Writer<'a> {
         // its characters need no escapes
         self.text(topic.as_str());
         self.text(r#"","partition":"#);
-        self.head = Some((topic, self.json[start..].to_vec()));
+        self.head = Some((topic, start..self.json.len()));
+    }
+
+    /// RFC 3339 in UTC, from milliseconds since the Unix epoch; years above 9999 have no such form and end there.
+    fn first_timestamp(&mut self, millis: i64) {
+        let start = self.json.len();
+        let last = jiff::Timestamp::MAX.as_millisecond();
+        self.text(write_rfc3339(millis.min(last), &mut [0; RFC3339_LENGTH]).unwrap_or_default());
+        self.timestamp = Some((millis, start..self.json.len()));
     }
 
     fn failed(&mut self, failed: &Failed) {
         // writing to memory what has only plain members cannot fail
         let _ = serde_json::to_writer(&mut self.json, failed);
     }
-}
-
-/// Milliseconds since the Unix epoch as RFC 3339 in UTC; years above 9999 have no such form and end there.
-fn rfc3339(millis: i64) -> String {
-    let last = jiff::Timestamp::MAX.as_millisecond();
-    write_rfc3339(millis.min(last), &mut [0; RFC3339_LENGTH]).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

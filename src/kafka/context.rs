@@ -1,4 +1,4 @@
-//! librdkafka's callbacks. They run on the poll thread, so they only read and hand on.
+//! librdkafka's callbacks. They run where events are read, so they only read and hand on.
 
 use super::{
     error::{self, Refusal},
@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// What leaves the poll thread raw, to be understood elsewhere.
+/// What is handed on raw, to be understood elsewhere.
 #[derive(Debug)]
 pub enum Event {
     Log { level: RDKafkaLogLevel, facility: String, text: String },
@@ -106,7 +106,7 @@ fn describe(error: &KafkaError, reason: &str) -> String {
 
 impl Context {
     /// One report; `now` is when it came.
-    pub fn delivered(&self, report: DeliveryReport<'_>, ack: Box<Ack>, now: Instant) {
+    pub fn delivered(&self, report: DeliveryReport<'_>, ack: Ack, now: Instant) {
         let timestamp = report.timestamp();
         let is_append_time = timestamp.is_append_time && self.broker == BrokerKind::Kafka;
         let written = Written {
@@ -142,7 +142,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, ack: Box<Ack>) {
         let (Ok(message) | Err((_, message))) = result;
         if let Some(report) = DeliveryReport::of(message) {
-            self.delivered(report, ack, Instant::now());
+            self.delivered(report, *ack, Instant::now());
         }
     }
 }

@@ -3,18 +3,21 @@
 //! With `linger.ms` every record waits for company, also where none can come. Without, each travels alone. Whether
 //! more is about to come, the runtime knows: its workers park when no request is ready. Then librdkafka is told not
 //! to wait any longer, by `rd_kafka_flush`, which for as long as it runs takes `linger.ms` for nothing. A busy service
-//! gathers for the whole of `linger.ms`.
+//! gathers for the whole of `linger.ms`. What that brings at which load is in `docs/PERFORMANCE.md`.
 
 use super::cluster::Cluster;
 use crate::lifecycle::supervisor::Alarm;
 use std::{
     io,
     sync::{
-        OnceLock, Weak,
-        atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release},
+        Arc, OnceLock, Weak,
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Release},
+        },
     },
     thread::{self, Thread},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long one flush is in force: what comes within is sent at once, so it is to be short.
@@ -25,7 +28,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Told of records and of idleness, from any thread.
 #[derive(Debug, Default)]
 pub struct Flusher {
+    /// Records were enqueued since the last idleness.
     gathering: AtomicBool,
+    /// The thread is to flush.
+    due: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
@@ -40,23 +46,67 @@ impl Flusher {
         if self.gathering.swap(false, AcqRel)
             && let Some(thread) = self.thread.get()
         {
+            self.due.store(true, Release);
             thread.unpark();
         }
     }
 
-    /// Starts the thread that flushes; it ends when the cluster is dropped.
-    pub(super) fn start(&self, cluster: Weak<Cluster>, alarm: &Alarm) -> io::Result<()> {
-        let watch = alarm.watch("the kafka-flush thread");
+    /// Starts the thread that flushes, at most once a `linger`; it ends when the cluster is dropped. Without a linger
+    /// there is nothing to do.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        cluster: Weak<Cluster>,
+        linger: Duration,
+        alarm: &Alarm,
+    ) -> io::Result<()> {
+        if linger.is_zero() {
+            return Ok(());
+        }
+        let (flusher, watch) = (Arc::clone(self), alarm.watch("the kafka-flush thread"));
         let thread = thread::Builder::new().name("kafka-flush".into()).spawn(move || {
-            loop {
-                thread::park_timeout(LOOK);
-                let Some(cluster) = cluster.upgrade() else { break };
-                cluster.send_gathered(FLUSH);
+            let mut last = Instant::now();
+            while let Some(cluster) = cluster.upgrade() {
+                if flusher.due.swap(false, AcqRel) {
+                    // the more often, the smaller the requests to the brokers, and each costs about as much
+                    thread::sleep(linger.saturating_sub(last.elapsed()));
+                    last = Instant::now();
+                    cluster.send_gathered(FLUSH);
+                } else {
+                    drop(cluster);
+                    thread::park_timeout(LOOK);
+                }
             }
             watch.finished();
         })?;
         // a second start would be a second producer, which there is none of
         let _ = self.thread.set(thread.thread().clone());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    /// A flusher whose thread is the test's own.
+    fn flusher() -> Flusher {
+        let flusher = Flusher::default();
+        flusher.thread.set(thread::current()).unwrap();
+        flusher
+    }
+
+    #[test]
+    fn idleness_after_a_record_wakes_the_thread_once() {
+        let flusher = flusher();
+        flusher.idle();
+        assert!(!flusher.due.load(Relaxed));
+        flusher.enqueued();
+        flusher.idle();
+        // returns at once, or never
+        thread::park();
+        assert!(flusher.due.swap(false, AcqRel));
+        flusher.idle();
+        assert!(!flusher.due.load(Relaxed));
     }
 }

@@ -1,11 +1,14 @@
-//! One librdkafka producer and the thread that polls it.
+//! One librdkafka producer, whose events are read on the runtime.
 
 use super::{
     client::ConfigError,
     context::Context,
     native::{event_queue::EventQueue, topic::NativeTopic},
 };
-use crate::{lifecycle::supervisor::Alarm, produce::TopicName};
+use crate::{
+    lifecycle::supervisor::{Alarm, Watch},
+    produce::TopicName,
+};
 use rdkafka::{
     ClientConfig,
     error::KafkaResult,
@@ -15,12 +18,14 @@ use std::{
     collections::HashMap,
     io,
     ops::Deref,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 
-/// A producer that is polled until it is dropped. Dropping it purges its queue and blocks for up to a second:
+const READING: &str = "the reading of delivery reports";
+
+/// A producer whose events are read until it is dropped. Dropping it purges its queue and blocks for up to a second:
 /// flush first, and drop it off the async threads.
 pub struct PolledProducer {
     topics: RwLock<HashMap<TopicName, Arc<NativeTopic>>>,
@@ -33,7 +38,7 @@ pub struct PolledProducer {
 pub enum StartError {
     #[error(transparent)]
     Settings(#[from] ConfigError),
-    #[error("no thread for the connection to Kafka: {0}")]
+    #[error("no thread or memory for the connection to Kafka: {0}")]
     Thread(#[from] io::Error),
 }
 
@@ -51,19 +56,7 @@ impl PolledProducer {
         let events = EventQueue::of(Arc::clone(&producer))
             .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let events = Arc::new(events);
-        let watch = alarm.watch("the reading of delivery reports");
-        let arrived = events.arrived();
-        let weak = Arc::downgrade(&events);
-        runtime.spawn(async move {
-            loop {
-                {
-                    let Some(events) = weak.upgrade() else { break };
-                    while events.serve_one() {}
-                }
-                arrived.notified().await;
-            }
-            watch.finished();
-        });
+        runtime.spawn(read_events(Arc::downgrade(&events), events.arrived(), alarm.watch(READING)));
         Ok(Self { topics: RwLock::default(), events, producer })
     }
 
@@ -92,6 +85,19 @@ impl PolledProducer {
     pub fn flush(&self, timeout: Duration) -> KafkaResult<()> {
         self.producer.flush(timeout)
     }
+}
+
+/// On the runtime and not on a thread of its own, which would be woken for each batch of reports, to wake the runtime.
+async fn read_events(events: Weak<EventQueue>, arrived: Arc<Notify>, watch: Watch) {
+    loop {
+        {
+            let Some(events) = events.upgrade() else { break };
+            // ends: what is in flight is bounded, and nothing is sent meanwhile
+            while events.serve_one() {}
+        }
+        arrived.notified().await;
+    }
+    watch.finished();
 }
 
 impl Deref for PolledProducer {

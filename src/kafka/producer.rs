@@ -45,7 +45,8 @@ pub struct KafkaProducer {
 }
 
 impl KafkaProducer {
-    /// Starts to connect in the background and returns at once.
+    /// Starts to connect in the background and returns at once. Runs on the runtime that it is called on, whose workers
+    /// are to tell the `flusher` when they park.
     pub fn start(
         config: &Config,
         readiness: Arc<Readiness>,
@@ -56,7 +57,8 @@ impl KafkaProducer {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
         let cluster = Cluster::start(&config.kafka, &config.limits, events, supervisor.alarm())?;
-        flusher.start(Arc::downgrade(&cluster), &supervisor.alarm())?;
+        let linger = Duration::from_secs_f64(config.kafka.linger_ms / 1000.0);
+        flusher.start(Arc::downgrade(&cluster), linger, &supervisor.alarm())?;
         let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
         let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
         let admin = Arc::new(Admin::new(&client::admin(&config.kafka)));

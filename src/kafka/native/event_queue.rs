@@ -115,13 +115,13 @@ impl Event {
     }
 
     /// Visits each report of a delivery event with the ack that its record was sent with, and with one time for all.
-    fn for_each_report(&self, mut visit: impl FnMut(DeliveryReport<'_>, Box<Ack>, Instant)) {
+    fn for_each_report(&self, mut visit: impl FnMut(DeliveryReport<'_>, Ack, Instant)) {
         let now = Instant::now();
         // SAFETY: the event is alive, and with it its messages. Each message is given out once, and its opaque is
         // what `NativeTopic::send` made of a `Box<Ack>`: nothing else sends.
         unsafe {
             while let Some(message) = sys::rd_kafka_event_message_next(self.0.as_ptr()).as_ref() {
-                visit(DeliveryReport::new(message), Box::<Ack>::from_ptr(message._private), now);
+                visit(DeliveryReport::new(message), *Box::<Ack>::from_ptr(message._private), now);
             }
         }
     }
