@@ -11,10 +11,7 @@ use std::{
     io,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{
-            AtomicBool,
-            Ordering::{AcqRel, Release},
-        },
+        atomic::{AtomicUsize, Ordering::AcqRel},
     },
     thread::{self, Thread},
     time::{Duration, Instant},
@@ -22,36 +19,39 @@ use std::{
 
 /// How long one flush is in force: what comes within is sent at once, so it is to be short.
 const FLUSH: Duration = Duration::from_millis(1);
+/// So few records do not wait at all: at such a load there is nothing to save.
+const FEW: usize = 4;
 /// How often the thread looks whether the producer still is.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Told of records and of idleness, from any thread.
 #[derive(Debug, Default)]
 pub struct Flusher {
-    /// Records were enqueued since the last idleness.
-    gathering: AtomicBool,
-    /// The thread is to flush.
-    due: AtomicBool,
+    /// Records that were enqueued since the last idleness.
+    gathered: AtomicUsize,
+    /// Records that the thread is to flush.
+    due: AtomicUsize,
     thread: OnceLock<Thread>,
 }
 
 impl Flusher {
-    /// Records were handed to librdkafka.
-    pub fn enqueued(&self) {
-        self.gathering.store(true, Release);
+    /// So many records were handed to librdkafka.
+    pub fn enqueued(&self, records: usize) {
+        self.gathered.fetch_add(records, AcqRel);
     }
 
     /// No request is ready to run.
     pub fn idle(&self) {
-        if self.gathering.swap(false, AcqRel)
+        let gathered = self.gathered.swap(0, AcqRel);
+        if gathered > 0
             && let Some(thread) = self.thread.get()
         {
-            self.due.store(true, Release);
+            self.due.fetch_add(gathered, AcqRel);
             thread.unpark();
         }
     }
 
-    /// Starts the thread that flushes, at most once a `linger`; it ends when the cluster is dropped. Without a linger
+    /// Starts the thread that flushes, at most once a `linger` where there is more than a few records; it ends when the cluster is dropped. Without a linger
     /// there is nothing to do.
     pub(super) fn start(
         self: &Arc<Self>,
@@ -66,15 +66,18 @@ impl Flusher {
         let thread = thread::Builder::new().name("kafka-flush".into()).spawn(move || {
             let mut last = Instant::now();
             while let Some(cluster) = cluster.upgrade() {
-                if flusher.due.swap(false, AcqRel) {
-                    // the more often, the smaller the requests to the brokers, and each costs about as much
-                    thread::sleep(linger.saturating_sub(last.elapsed()));
-                    last = Instant::now();
-                    cluster.send_gathered(FLUSH);
-                } else {
+                let due = flusher.due.swap(0, AcqRel);
+                if due == 0 {
                     drop(cluster);
                     thread::park_timeout(LOOK);
+                    continue;
                 }
+                if due > FEW {
+                    // the more often, the smaller the requests to the brokers, and each costs about as much
+                    thread::sleep(linger.saturating_sub(last.elapsed()));
+                }
+                last = Instant::now();
+                cluster.send_gathered(FLUSH);
             }
             watch.finished();
         })?;
@@ -97,16 +100,17 @@ mod tests {
     }
 
     #[test]
-    fn idleness_after_a_record_wakes_the_thread_once() {
+    fn idleness_after_records_wakes_the_thread_once() {
         let flusher = flusher();
         flusher.idle();
-        assert!(!flusher.due.load(Relaxed));
-        flusher.enqueued();
+        assert_eq!(flusher.due.load(Relaxed), 0);
+        flusher.enqueued(2);
+        flusher.enqueued(1);
         flusher.idle();
         // returns at once, or never
         thread::park();
-        assert!(flusher.due.swap(false, AcqRel));
+        assert_eq!(flusher.due.swap(0, Relaxed), 3);
         flusher.idle();
-        assert!(!flusher.due.load(Relaxed));
+        assert_eq!(flusher.due.load(Relaxed), 0);
     }
 }

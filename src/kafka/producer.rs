@@ -184,7 +184,9 @@ impl Producer for KafkaProducer {
             },
         };
         let mut last: Option<(&Topic, Arc<NativeTopic>)> = None;
+        let mut count = 0;
         for Sending { topic, record, ack } in records {
+            count += 1;
             let native = match &last {
                 Some((of, native)) if ptr::eq(*of, topic) => native,
                 _ => match producer.topic(&topic.name) {
@@ -204,6 +206,6 @@ impl Producer for KafkaProducer {
                 }
             }
         }
-        self.flusher.enqueued();
+        self.flusher.enqueued(count);
     }
 }
