@@ -4,7 +4,12 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 
-# librdkafka and its OpenSSL are compiled from source: gcc, make and perl, which the image has.
+# librdkafka, its OpenSSL and jemalloc are compiled from source: gcc, make and perl, which the image has.
+# jemalloc fixes the page size when it is built, and kernels for ARM have pages of up to 64 KiB (2^16 bytes).
+ARG TARGETARCH
+RUN if [ "$TARGETARCH" = arm64 ]; then \
+      printf '[env]\nJEMALLOC_SYS_WITH_LG_PAGE = "16"\n' > "$CARGO_HOME/config.toml"; \
+    fi
 # The dependencies are built against an empty crate, so that this layer lasts until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \

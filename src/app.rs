@@ -3,7 +3,7 @@
 use crate::{
     config::{Config, FLUSH_TIMEOUT},
     http::{self, AppState, Server},
-    kafka::{EmbeddedCluster, KafkaProducer, client},
+    kafka::{EmbeddedCluster, Flusher, KafkaProducer, client},
     lifecycle::{
         readiness::Readiness,
         shutdown::Signals,
@@ -17,6 +17,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::Arc,
+    thread,
 };
 use tokio::{net::TcpListener, sync::oneshot};
 
@@ -60,18 +61,30 @@ fn listen_advice(error: &io::Error) -> &'static str {
 
 /// Runs the service until SIGTERM or SIGINT has ended it in order.
 pub fn run(config: Config) -> Result<(), Error> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.http.worker_threads {
-        runtime.worker_threads(threads);
-    }
-    let runtime = runtime.thread_name("inlet-worker").enable_all().build()?;
-    let ended = runtime.block_on(serve(config));
+    let worker_threads = config.http.worker_threads.unwrap_or_else(default_worker_threads);
+    let flusher = Arc::new(Flusher::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads)
+        .on_thread_park({
+            let flusher = Arc::clone(&flusher);
+            move || flusher.idle()
+        })
+        .thread_name("inlet-worker")
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(serve(config, flusher));
     // what still blocks by now, a look-up for example, must not hold the process
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(mut config: Config) -> Result<(), Error> {
+/// One core is left to librdkafka, whose threads do about a third of the work; a worker more than there are cores for
+/// costs more than it serves (`docs/PERFORMANCE.md`).
+fn default_worker_threads() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
+}
+
+async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
     let mut signals = Signals::listen()?;
     let mut supervisor = Supervisor::new();
     config.limits.max_connections = connection_limit(config.limits.max_connections);
@@ -88,7 +101,8 @@ async fn serve(mut config: Config) -> Result<(), Error> {
         config.limits.max_in_flight_bytes,
         &client::librdkafka_version(),
     )?);
-    let producer = KafkaProducer::start(&config, readiness.clone(), metrics.clone(), &mut supervisor)?;
+    let producer =
+        KafkaProducer::start(&config, readiness.clone(), metrics.clone(), flusher, &mut supervisor)?;
     let pipeline = Pipeline::new(
         producer.clone(),
         budget,
@@ -112,7 +126,7 @@ async fn serve(mut config: Config) -> Result<(), Error> {
     });
     let server = Server {
         listener,
-        router: http::router(state),
+        service: http::Service::new(state),
         settings: config.http.clone(),
         max_connections: config.limits.max_connections,
         keep_alive: http::KEEP_ALIVE,

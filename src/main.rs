@@ -1,5 +1,8 @@
 //! The process's life: flags, settings, log, then the service or a subcommand, and an exit code.
 
+#[cfg(target_os = "linux")]
+mod allocator;
+
 use kafka_inlet::{
     app, check,
     cli::{self, Command},

@@ -5,8 +5,14 @@ from pathlib import Path
 
 from .build import Tools
 
-# what differs from the defaults of kafka-inlet: where it listens, a quiet log, an end without a pause
-SERVICE = {"HOST": "127.0.0.1", "LOG_LEVEL": "warn", "SHUTDOWN_DELAY_MS": "0"}
+# what differs from the defaults of kafka-inlet: where it listens, a quiet log, an end without a pause, and no
+# compression, which the others do not do either, and which a load of one and the same record would flatter
+SERVICE = {
+    "HOST": "127.0.0.1",
+    "LOG_LEVEL": "warn",
+    "SHUTDOWN_DELAY_MS": "0",
+    "KAFKA_COMPRESSION": "none",
+}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 use super::{Line, Verdict, client::CheckClient};
 use crate::{
     config::Config,
-    kafka::describe::{Described, TopicDescription, describe_topics},
+    kafka::native::describe::{Described, TopicDescription, describe_topics},
     produce::TopicName,
 };
 use rdkafka::error::RDKafkaErrorCode;

@@ -1,17 +1,14 @@
 //! Many envelopes in one body.
 
-use super::{BatchError, Context, Error, Target, json, record::Reader};
+use super::{BatchError, Context, Error, Target, fields::Fields, json, record::Reader};
 use crate::produce::Record;
 use bytes::{Bytes, BytesMut};
 use serde::{
     Deserializer,
-    de::{SeqAccess, Visitor},
+    de::{self, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use std::fmt;
-
-/// Bytes that splicing adds to a value at most, in the common case; a guess is enough.
-const SPLICED_BYTES: usize = 64;
 
 /// How the envelopes of a batch are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +26,40 @@ pub fn parse_batch(
     context: &Context<'_>,
 ) -> Result<Vec<Record>, BatchError> {
     let text = json::text(body).map_err(BatchError::Body)?;
+    // a faulty batch is read again, from its start: that keeps the names of its faults out of the common case
+    at_once(body, text, format, context).map_or_else(|| one_by_one(body, text, format, context), Ok)
+}
+
+/// The records of a batch without fault, in one pass. None says nothing of what is wrong.
+fn at_once(body: &Bytes, text: &str, format: BatchFormat, context: &Context<'_>) -> Option<Vec<Record>> {
+    let mut reader = reader(body, context);
+    match format {
+        BatchFormat::Array => {
+            let mut deserializer = serde_json::Deserializer::from_str(text);
+            let records = deserializer.deserialize_seq(Records { reader }).ok()?;
+            deserializer.end().ok()?;
+            Some(records)
+        }
+        BatchFormat::Ndjson => {
+            let mut records = Vec::new();
+            for line in lines(text) {
+                if records.len() == context.max_records {
+                    return None;
+                }
+                records.push(reader.record(line).ok()?);
+            }
+            Some(records)
+        }
+    }
+}
+
+/// The records of a batch, element for element, so that every fault is found.
+fn one_by_one(
+    body: &Bytes,
+    text: &str,
+    format: BatchFormat,
+    context: &Context<'_>,
+) -> Result<Vec<Record>, BatchError> {
     let elements = match format {
         BatchFormat::Array => array(text, context.max_records).map_err(BatchError::Body)?,
         BatchFormat::Ndjson => lines(text).take(context.max_records + 1).collect(),
@@ -36,8 +67,7 @@ pub fn parse_batch(
     if elements.len() > context.max_records {
         return Err(BatchError::TooManyRecords { limit: context.max_records });
     }
-    let buffer = BytesMut::with_capacity(body.len() + elements.len() * SPLICED_BYTES);
-    let mut reader = Reader::new(body, Target::Named, context, buffer);
+    let mut reader = reader(body, context);
     let mut records = Vec::with_capacity(elements.len());
     let mut faults = Vec::new();
     for (index, element) in elements.into_iter().enumerate() {
@@ -49,8 +79,15 @@ pub fn parse_batch(
     if faults.is_empty() { Ok(records) } else { Err(BatchError::Elements(faults)) }
 }
 
+/// With room for values as large as the body together: splicing rarely makes them larger than their envelopes.
+fn reader<'a>(body: &'a Bytes, context: &'a Context<'a>) -> Reader<'a> {
+    Reader::new(body, Target::Named, context, BytesMut::with_capacity(body.len()))
+}
+
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split('\n').map(|line| line.trim_matches([' ', '\t', '\r'])).filter(|line| !line.is_empty())
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
+    let lines = ends.scan(0, |start, end| Some(&text[std::mem::replace(start, end + 1)..end]));
+    lines.map(|line| line.trim_matches([' ', '\t', '\r'])).filter(|line| !line.is_empty())
 }
 
 /// The elements of a JSON array, one more than `max` at most.
@@ -62,6 +99,30 @@ fn array(text: &str, max: usize) -> Result<Vec<&str>, Error> {
         deserializer.end().map_err(|error| Error::from_json(&error))?;
     }
     Ok(elements)
+}
+
+/// Reads each element of an array into a record, up to the first fault.
+struct Records<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'de> Visitor<'de> for Records<'_> {
+    type Value = Vec<Record>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut records = Vec::new();
+        while let Some(fields) = seq.next_element::<Fields<'de>>()? {
+            if records.len() == self.reader.max_records() {
+                return Err(de::Error::custom("too many records"));
+            }
+            records.push(self.reader.record_of(&fields).map_err(de::Error::custom)?);
+        }
+        Ok(records)
+    }
 }
 
 struct Elements {
@@ -92,6 +153,7 @@ impl<'de> Visitor<'de> for Elements {
 mod tests {
     use super::*;
     use crate::envelope::{Kind, tests::context};
+    use proptest::prelude::*;
 
     fn parse(body: &str, format: BatchFormat) -> Result<Vec<Record>, BatchError> {
         parse_batch(&Bytes::copy_from_slice(body.as_bytes()), format, &context())
@@ -153,5 +215,58 @@ mod tests {
         assert_eq!(parse(&format!("[{}]", body.join(",")), BatchFormat::Array).map(|r| r.len()), expected);
         assert_eq!(parse(&body.join("\n"), BatchFormat::Ndjson).map(|r| r.len()), expected);
         assert_eq!(parse(&body[1..].join("\n"), BatchFormat::Ndjson).map(|r| r.len()), Ok(limit));
+    }
+
+    /// Envelopes and other things that stand in a batch, good and bad.
+    fn element() -> impl Strategy<Value = String> {
+        let member = prop_oneof![
+            4 => Just(r#""topic":"a""#),
+            4 => Just(r#""project":"p""#),
+            4 => Just(r#""value":{"project":1, "a":[1]}"#),
+            2 => Just(r#""message": {"a" : 1}"#),
+            1 => Just(r#""k\u0065y":"k\n""#),
+            1 => Just(r#""key":"k""#),
+            1 => Just(r#""headers":{"a":"b","c":{"base64":"/w=="},"d":null}"#),
+            1 => Just(r#""headers":{"a":1}"#),
+            1 => Just(r#""partition":-0"#),
+            1 => Just(r#""timestamp":"2026-11-21T02:34:41.123Z""#),
+            1 => Just(r#""tombstone":true"#),
+            1 => Just(r#""other":01"#),
+            1 => Just("7"),
+        ];
+        let members = prop::collection::vec(member, 0..7).prop_map(|all| format!("{{{}}}", all.join(",")));
+        let good = r#"{"topic":"a","value":{"b":1},"project":"p"}"#.to_owned();
+        let deep = |levels| {
+            format!(r#"{{"topic":"a","message":{{}},"x":{}{}}}"#, "[".repeat(levels), "]".repeat(levels))
+        };
+        prop_oneof![
+            8 => Just(good),
+            4 => members,
+            1 => (json::MAX_DEPTH - 2..json::MAX_DEPTH + 2).prop_map(deep),
+            1 => "[\\[\\]{}:,\" 0-9a-z]{0,8}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn one_pass_gives_what_reading_each_element_gives(
+            elements in prop::collection::vec(element(), 0..7),
+            cut in 0..400_usize,
+            tail in prop_oneof![8 => Just(""), 1 => Just(" "), 1 => Just("]"), 1 => Just(",[]")],
+        ) {
+            let array = format!(" [{}]{tail}", elements.join(" ,\n"));
+            let lines = format!("{}\n{tail}", elements.join(" \r\n\n"));
+            let cut = |text: &str| text.get(..text.len().saturating_sub(cut)).unwrap_or_default().to_owned();
+            for (body, format) in [
+                (cut(&array), BatchFormat::Array), (cut(&lines), BatchFormat::Ndjson),
+                (array, BatchFormat::Array), (lines, BatchFormat::Ndjson),
+            ] {
+                let bytes = Bytes::from(body);
+                let text = std::str::from_utf8(&bytes).unwrap();
+                let at_once = at_once(&bytes, text, format, &context());
+                let one_by_one = one_by_one(&bytes, text, format, &context());
+                prop_assert_eq!(format!("{:?}", at_once), format!("{:?}", one_by_one.ok()), "{}", text);
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// The members that mean something; all others are ignored. None is absent, `null` is there.
 #[derive(Debug, Default)]
@@ -20,15 +20,14 @@ pub struct Fields<'a> {
     pub tombstone: Option<&'a RawValue>,
     pub topic: Option<&'a RawValue>,
     pub value: Option<&'a RawValue>,
+    /// Some member, be it one that is ignored, makes the object nested too deep.
+    pub too_deep: bool,
 }
 
 impl<'a> Fields<'a> {
     /// Reads one JSON document, which must be an object.
     pub fn parse(text: &'a str) -> Result<Self, Error> {
-        let fields: Self = serde_json::from_str(text).map_err(|error| Error::from_json(&error))?;
-        // the whole text: members that are ignored are no reason to read what no reader could parse
-        json::check_depth(text)?;
-        Ok(fields)
+        serde_json::from_str(text).map_err(|error| Error::from_json(&error))
     }
 
     fn slot(&mut self, name: &str) -> Option<&mut Option<&'a RawValue>> {
@@ -53,12 +52,24 @@ pub fn given(member: Option<&RawValue>) -> Option<&RawValue> {
 }
 
 /// A member that must be a string.
-pub fn string<'a>(member: &'a RawValue, kind: Kind, name: &str) -> Result<std::borrow::Cow<'a, str>, Error> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
-    serde_json::from_str::<Text<'a>>(member.get())
-        .map(|text| text.0)
-        .map_err(|_| Error::new(kind, format!("`{name}` must be a string")))
+pub fn string<'a>(member: &'a RawValue, kind: Kind, name: &str) -> Result<Cow<'a, str>, Error> {
+    text(member).ok_or_else(|| Error::new(kind, format!("`{name}` must be a string")))
+}
+
+/// The text of a JSON string; None for any other value.
+pub fn text(json: &RawValue) -> Option<Cow<'_, str>> {
+    let quoted = json.get().strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', quoted.as_bytes()).is_none() {
+        // it was parsed as part of the body
+        return Some(Cow::Borrowed(quoted));
+    }
+    serde_json::from_str::<Text<'_>>(json.get()).ok().map(|text| text.0)
+}
+
+/// The value of a JSON number that is a whole one and fits; None for any other value.
+pub fn whole_number(json: &RawValue) -> Option<i64> {
+    // JSON has no "+1", and takes "-0" for a fraction
+    json.get().parse().ok().filter(|_| json.get() != "-0")
 }
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -79,8 +90,9 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Fields::default();
-        while let Some(Name(name)) = map.next_key()? {
+        while let Some(Text(name)) = map.next_key()? {
             let raw: &'de RawValue = map.next_value()?;
+            fields.too_deep |= json::is_deeper(raw.get(), json::MAX_DEPTH - 1);
             if let Some(slot) = fields.slot(&name)
                 && slot.replace(raw).is_some()
             {
@@ -91,8 +103,9 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
+/// A string, borrowed where it has no escapes.
 #[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,12 @@
 //! The top-level members of a JSON object, by unescaped name.
 
+use memchr::memmem::Finder;
 use serde::{
     Deserializer,
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::LazyLock};
 
 /// Calls `visit` with the name and the value of every top-level member, in order. The value borrows from
 /// `object`, so its place in it is known. Text that is no object has no members.
@@ -15,11 +16,38 @@ pub fn for_each<'a>(object: &'a str, visit: impl FnMut(&str, &'a RawValue)) {
     let _ = deserializer.deserialize_map(Members(visit));
 }
 
-/// Whether `object` could have a member of that name; false is certain. Much cheaper than looking.
-pub fn may_have(object: &str, name: &str) -> bool {
-    let object = object.as_bytes();
-    // a name may be written with escapes
-    memchr::memmem::find(object, name.as_bytes()).is_some() || memchr::memchr(b'\\', object).is_some()
+/// The name of a member that is looked for in many objects.
+pub struct Name {
+    /// As it stands in front of a value: in quotation marks, with a colon.
+    written: &'static str,
+    finder: LazyLock<Finder<'static>>,
+}
+
+pub static PROJECT: Name =
+    Name { written: r#""project":"#, finder: LazyLock::new(|| Finder::new("\"project\"")) };
+pub static TIMESTAMP: Name =
+    Name { written: r#""timestamp":"#, finder: LazyLock::new(|| Finder::new("\"timestamp\"")) };
+pub static SOURCE: Name =
+    Name { written: r#""source":"#, finder: LazyLock::new(|| Finder::new("\"source\"")) };
+pub static SERVER_TIME: Name =
+    Name { written: r#""server_time":"#, finder: LazyLock::new(|| Finder::new("\"server_time\"")) };
+
+impl Name {
+    /// As it stands in front of a value: in quotation marks, with a colon.
+    pub fn written(&self) -> &'static str {
+        self.written
+    }
+
+    pub fn as_str(&self) -> &'static str {
+        self.written.trim_matches(['"', ':'])
+    }
+
+    /// Whether `object` could have a member of this name; false is certain. Much cheaper than looking.
+    /// `escapes`: there may be a backslash in it, with which the name could be written otherwise.
+    pub fn may_be_in(&self, object: &str, escapes: bool) -> bool {
+        self.finder.find(object.as_bytes()).is_some()
+            || (escapes && memchr::memchr(b'\\', object.as_bytes()).is_some())
+    }
 }
 
 struct Members<F>(F);
@@ -55,8 +83,15 @@ mod tests {
 
     #[test]
     fn a_name_that_is_nowhere_in_the_text_is_certainly_no_member() {
-        assert!(!may_have(r#"{"a":1}"#, "project"));
-        assert!(may_have(r#"{"a":"project"}"#, "project"));
-        assert!(may_have(r#"{"pro\u006aect":1}"#, "project"));
+        assert!(!PROJECT.may_be_in(r#"{"a":1}"#, true));
+        assert!(!PROJECT.may_be_in(r#"{"a":"a project"}"#, true));
+        assert!(PROJECT.may_be_in(r#"{"a":"project"}"#, false));
+        assert!(PROJECT.may_be_in(r#"{"pro\u006aect":1}"#, true));
+    }
+
+    #[test]
+    fn a_name_has_its_text() {
+        let names = [&PROJECT, &TIMESTAMP, &SOURCE, &SERVER_TIME].map(Name::as_str);
+        assert_eq!(names, ["project", "timestamp", "source", "server_time"]);
     }
 }

@@ -4,6 +4,7 @@
 //! so that the sender's value reaches Kafka with the sender's own bytes.
 
 mod batch;
+mod enrichment;
 mod error;
 mod fields;
 mod headers;

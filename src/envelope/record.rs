@@ -2,8 +2,10 @@
 
 use super::{
     Context, Error, Kind, Target,
-    fields::{Fields, given, string},
+    enrichment::Enrichment,
+    fields::{Fields, given, string, text, whole_number},
     headers, json,
+    members::{PROJECT, SERVER_TIME, SOURCE, TIMESTAMP},
     splice::{self, Addition, Existing},
 };
 use crate::produce::{Header, Record, TopicName};
@@ -21,30 +23,52 @@ pub fn parse_record(body: &Bytes, target: Target<'_>, context: &Context<'_>) -> 
 pub(super) struct Reader<'a> {
     /// The whole body, of which keys and untouched values are slices.
     body: &'a Bytes,
+    /// The body holds a backslash.
+    escapes: bool,
     target: Target<'a>,
     context: &'a Context<'a>,
     /// Where the values are spliced.
     buffer: BytesMut,
     /// Headers that the rest of the body may have.
     headers_left: usize,
+    /// What enriched messages get; made for the first of them.
+    enrichment: Option<Enrichment>,
     /// The topic of the last record: those of a batch often have the same.
     last_topic: Option<TopicName>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(body: &'a Bytes, target: Target<'a>, context: &'a Context<'a>, buffer: BytesMut) -> Self {
-        Self { body, target, context, buffer, headers_left: headers::MAX_A_BODY, last_topic: None }
+        let escapes = memchr::memchr(b'\\', body).is_some();
+        Self {
+            body,
+            escapes,
+            target,
+            context,
+            buffer,
+            headers_left: headers::MAX_A_BODY,
+            enrichment: None,
+            last_topic: None,
+        }
     }
 
     /// `text` must be a part of the body.
     pub fn record(&mut self, text: &str) -> Result<Record, Error> {
-        let fields = Fields::parse(text)?;
-        let form = Form::of(&fields)?;
-        let topic = self.topic(&fields)?;
-        let key = self.key(&fields)?;
-        let partition = self.partition(&fields)?;
-        let headers = self.headers(&fields)?;
-        let timestamp = timestamp(&fields)?.unwrap_or(self.context.now_ms);
+        self.record_of(&Fields::parse(text)?)
+    }
+
+    /// `fields` must be parts of the body.
+    pub fn record_of(&mut self, fields: &Fields<'_>) -> Result<Record, Error> {
+        // all of it: members that are ignored are no reason to read what no reader could parse
+        if fields.too_deep {
+            return Err(json::too_deep());
+        }
+        let form = Form::of(fields)?;
+        let topic = self.topic(fields)?;
+        let key = self.key(fields)?;
+        let partition = self.partition(fields)?;
+        let headers = self.headers(fields)?;
+        let timestamp = timestamp(fields)?.unwrap_or(self.context.now_ms);
         let value = match form {
             Form::Value { value, project } => Some(self.value(value, project)?),
             Form::Message { message, project } => Some(self.message(message, project, timestamp)?),
@@ -58,6 +82,10 @@ impl<'a> Reader<'a> {
         };
         let automatic = self.context.automatic.clone();
         Ok(Record { topic, partition, key, value, headers, automatic, timestamp })
+    }
+
+    pub fn max_records(&self) -> usize {
+        self.context.max_records
     }
 
     fn topic(&mut self, fields: &Fields<'_>) -> Result<TopicName, Error> {
@@ -82,7 +110,7 @@ impl<'a> Reader<'a> {
 
     fn headers(&mut self, fields: &Fields<'_>) -> Result<Vec<Header>, Error> {
         let Some(member) = given(fields.headers) else { return Ok(Vec::new()) };
-        let headers = headers::parse(member)?;
+        let headers = headers::parse(member, self.body)?;
         self.headers_left = self.headers_left.checked_sub(headers.len()).ok_or_else(|| {
             let detail =
                 format!("the records of the body have more than {} headers together", headers::MAX_A_BODY);
@@ -105,9 +133,9 @@ impl<'a> Reader<'a> {
         let Some(partition) = given(fields.partition).filter(|_| matches!(self.target, Target::Named)) else {
             return Ok(None);
         };
-        match serde_json::from_str::<i32>(partition.get()) {
-            Ok(-1) => Ok(None),
-            Ok(partition) if partition >= 0 => Ok(Some(partition)),
+        match whole_number(partition).map(i32::try_from) {
+            Some(Ok(-1)) => Ok(None),
+            Some(Ok(partition)) if partition >= 0 => Ok(Some(partition)),
             _ => Err(Error::new(
                 Kind::InvalidPartition,
                 format!("`partition` must be a whole number from 0 to {}, or -1 for any", i32::MAX),
@@ -119,8 +147,8 @@ impl<'a> Reader<'a> {
         if !value.get().starts_with('{') {
             return Ok(splice::into_wrapper(value.get(), project.get(), &mut self.buffer));
         }
-        let additions = [Addition { name: "project", json: project.get(), existing: Existing::Replace }];
-        splice::into_object(value.get(), &additions, &mut self.buffer)
+        let additions = [Addition { name: &PROJECT, json: project.get(), existing: Existing::Replace }];
+        splice::into_object(value.get(), &additions, self.escapes, &mut self.buffer)
     }
 
     fn message(
@@ -130,29 +158,38 @@ impl<'a> Reader<'a> {
         timestamp: i64,
     ) -> Result<Bytes, Error> {
         let project = project.map(|project| Addition {
-            name: "project",
+            name: &PROJECT,
             json: project.get(),
             existing: Existing::Replace,
         });
         let Some(source) = self.context.source else {
             return match project {
-                Some(project) => splice::into_object(message.get(), &[project], &mut self.buffer),
+                Some(project) => {
+                    splice::into_object(message.get(), &[project], self.escapes, &mut self.buffer)
+                }
                 None => Ok(self.body.slice_ref(message.get().as_bytes())),
             };
         };
-        let timestamp = format!("\"{}\"", rfc3339(timestamp));
-        let source = serde_json::Value::from(source).to_string();
-        let server_time = format!("{:.3}", self.context.now_ms as f64 / 1000.0);
+        let enrichment =
+            self.enrichment.get_or_insert_with(|| Enrichment::new(source, self.context.now_ms)).at(timestamp);
         let keep = |name, json| Addition { name, json, existing: Existing::Keep };
-        let additions: Vec<_> = project
-            .into_iter()
-            .chain([
-                keep("timestamp", timestamp.as_str()),
-                keep("source", source.as_str()),
-                keep("server_time", server_time.as_str()),
-            ])
-            .collect();
-        splice::into_object(message.get(), &additions, &mut self.buffer)
+        let timestamp = keep(&TIMESTAMP, enrichment.timestamp());
+        let source = keep(&SOURCE, enrichment.source());
+        let server_time = keep(&SERVER_TIME, enrichment.server_time());
+        match project {
+            Some(project) => splice::into_object(
+                message.get(),
+                &[project, timestamp, source, server_time],
+                self.escapes,
+                &mut self.buffer,
+            ),
+            None => splice::into_object(
+                message.get(),
+                &[timestamp, source, server_time],
+                self.escapes,
+                &mut self.buffer,
+            ),
+        }
     }
 }
 
@@ -200,10 +237,11 @@ impl<'a> Form<'a> {
 }
 
 fn asks_for_tombstone(fields: &Fields<'_>) -> Result<bool, Error> {
-    given(fields.tombstone).map_or(Ok(false), |tombstone| {
-        serde_json::from_str(tombstone.get())
-            .map_err(|_| Error::new(Kind::InvalidBody, "`tombstone` must be true or false"))
-    })
+    match given(fields.tombstone).map(RawValue::get) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Error::new(Kind::InvalidBody, "`tombstone` must be true or false")),
+    }
 }
 
 fn missing_project() -> Error {
@@ -211,7 +249,7 @@ fn missing_project() -> Error {
 }
 
 fn check_project(project: &RawValue) -> Result<(), Error> {
-    let project = string(project, Kind::MissingProject, "project").map_err(|_| missing_project())?;
+    let project = text(project).ok_or_else(missing_project)?;
     // the byte order mark is blank to whoever sees it
     if project.chars().all(|c| c.is_whitespace() || c == '\u{feff}') {
         Err(missing_project())
@@ -223,12 +261,7 @@ fn check_project(project: &RawValue) -> Result<(), Error> {
 /// Milliseconds since the Unix epoch.
 fn timestamp(fields: &Fields<'_>) -> Result<Option<i64>, Error> {
     let Some(timestamp) = given(fields.timestamp) else { return Ok(None) };
-    let millis = match serde_json::from_str::<i64>(timestamp.get()) {
-        Ok(millis) => Some(millis),
-        Err(_) => {
-            string(timestamp, Kind::InvalidTimestamp, "timestamp").ok().and_then(|text| parse_rfc3339(&text))
-        }
-    };
+    let millis = whole_number(timestamp).or_else(|| parse_rfc3339(&text(timestamp)?));
     // Kafka takes 0 for "no timestamp", and jiff's last moment is the end of the year 9999
     match millis.filter(|millis| (1..=jiff::Timestamp::MAX.as_millisecond()).contains(millis)) {
         Some(millis) => Ok(Some(millis)),
@@ -248,9 +281,4 @@ fn parse_rfc3339(text: &str) -> Option<i64> {
     let zoned = text.parse::<jiff::Timestamp>();
     let utc = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
     zoned.ok().or_else(|| utc().map(|utc| utc.timestamp())).map(jiff::Timestamp::as_millisecond)
-}
-
-/// RFC 3339 in UTC with milliseconds.
-fn rfc3339(millis: i64) -> String {
-    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| millis.to_string(), |time| format!("{time:.3}"))
 }

@@ -1,11 +1,15 @@
 //! The record's value: the sender's JSON byte for byte, with metadata spliced in.
 
-use super::{Error, Kind, members};
+use super::{
+    Error, Kind,
+    members::{self, Name},
+};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::mem;
 
 /// A member to add. `json` is the JSON text of its value.
 pub struct Addition<'a> {
-    pub name: &'static str,
+    pub name: &'static Name,
     pub json: &'a str,
     pub existing: Existing,
 }
@@ -19,80 +23,130 @@ pub enum Existing {
     Keep,
 }
 
-/// Bytes by which a member that is repeated may lengthen any object; a longer one may double.
-const REPEATS_MAY_ADD: usize = 256;
-
-/// The sender's object with the additions, the new members last and in order. `object` must be a JSON object.
-/// The result is cut off the front of `buffer`, so that the values of one batch share an allocation. Refuses an
-/// object that would grow out of proportion, because it repeats a member whose replacement is long.
-pub fn into_object(object: &str, additions: &[Addition<'_>], buffer: &mut BytesMut) -> Result<Bytes, Error> {
-    // the places of values to replace: start, end, index of the addition
-    let mut replaced: Vec<(usize, usize, usize)> = Vec::new();
-    let mut present = [false; MAX_ADDITIONS];
-    if additions.iter().any(|addition| members::may_have(object, addition.name)) {
-        members::for_each(object, |name, value| {
-            if let Some(index) = additions.iter().position(|addition| addition.name == name) {
-                present[index] = true;
-                if additions[index].existing == Existing::Replace {
-                    let start = value.get().as_ptr() as usize - object.as_ptr() as usize;
-                    replaced.push((start, start + value.get().len(), index));
-                }
-            }
-        });
-    }
-    let repeats: usize = replaced.iter().skip(1).map(|&(_, _, index)| additions[index].json.len()).sum();
-    if repeats > object.len() + REPEATS_MAY_ADD {
-        let name = replaced.first().map_or("", |&(_, _, index)| additions[index].name);
-        let detail = format!("the object has the member `{name}` {} times; send it once", replaced.len());
-        return Err(Error::new(Kind::InvalidBody, detail));
-    }
-    let added: usize = additions.iter().map(|addition| addition.name.len() + addition.json.len() + 4).sum();
-    buffer.reserve(object.len() + added + repeats);
-    let end = object.rfind('}').unwrap_or(object.len());
-    let mut from = 0;
-    for (start, stop, index) in replaced {
-        buffer.put_slice(&object.as_bytes()[from..start]);
-        buffer.put_slice(additions[index].json.as_bytes());
-        from = stop;
-    }
-    buffer.put_slice(&object.as_bytes()[from..end]);
-    let mut comma = object[..end].trim_ascii() != "{";
-    for (index, addition) in additions.iter().enumerate() {
-        if !present[index] {
-            put_member(buffer, comma, addition);
-            comma = true;
-        }
-    }
-    buffer.put_slice(&object.as_bytes()[end..]);
-    Ok(buffer.split().freeze())
-}
-
 /// More than any record form adds.
 const MAX_ADDITIONS: usize = 4;
 
-/// What is no object, as the member `value` of one: `{"value":x,"project":p}`.
-pub fn into_wrapper(value: &str, project: &str, buffer: &mut BytesMut) -> Bytes {
-    buffer.reserve(value.len() + project.len() + 24);
-    for part in [r#"{"value":"#, value, r#","project":"#, project, "}"] {
-        buffer.put_slice(part.as_bytes());
+/// Bytes by which a member that is repeated may lengthen any object; a longer one may double.
+const REPEATS_MAY_ADD: usize = 256;
+
+/// The sender's object with the additions, the new members last and in order. `object` must be a JSON object
+/// without white space around it; `escapes`: it may hold a backslash. The result is cut off the front of
+/// `buffer`, so that the values of one batch share an allocation. Refuses an object that would grow out of
+/// proportion, because it repeats a member whose replacement is long.
+pub fn into_object(
+    object: &str,
+    additions: &[Addition<'_>],
+    escapes: bool,
+    buffer: &mut BytesMut,
+) -> Result<Bytes, Error> {
+    let found = Found::look(object, additions, escapes);
+    found.check_repeats(object, additions)?;
+    let head = object.strip_suffix('}').unwrap_or(object);
+    let new = || additions.iter().zip(found.present).filter(|(_, present)| !present).map(|(new, _)| new);
+    let mut comma = !head.bytes().skip(1).all(|byte| byte.is_ascii_whitespace());
+
+    let added = new().map(|new| 1 + new.name.written().len() + new.json.len()).sum::<usize>();
+    let replaced = found.replaced.iter().map(|place| additions[place.addition].json.len()).sum::<usize>();
+    let gone = found.replaced.iter().map(|place| place.end - place.start).sum::<usize>();
+    let first_needs_none = usize::from(!comma && added > 0);
+    buffer.reserve(object.len() + added + replaced - gone - first_needs_none);
+
+    let mut from = 0;
+    for place in &found.replaced {
+        buffer.put_slice(&head.as_bytes()[from..place.start]);
+        buffer.put_slice(additions[place.addition].json.as_bytes());
+        from = place.end;
     }
-    buffer.split().freeze()
+    buffer.put_slice(&head.as_bytes()[from..]);
+    for new in new() {
+        if comma {
+            buffer.put_u8(b',');
+        }
+        buffer.put_slice(new.name.written().as_bytes());
+        buffer.put_slice(new.json.as_bytes());
+        comma = true;
+    }
+    buffer.put_u8(b'}');
+    Ok(cut(buffer))
 }
 
-fn put_member(buffer: &mut BytesMut, comma: bool, addition: &Addition<'_>) {
-    for part in [if comma { ",\"" } else { "\"" }, addition.name, "\":", addition.json] {
+/// What is no object, as the member `value` of one: `{"value":x,"project":p}`.
+pub fn into_wrapper(value: &str, project: &str, buffer: &mut BytesMut) -> Bytes {
+    let parts = [r#"{"value":"#, value, r#","project":"#, project, "}"];
+    buffer.reserve(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
         buffer.put_slice(part.as_bytes());
+    }
+    cut(buffer)
+}
+
+/// What has been written.
+fn cut(buffer: &mut BytesMut) -> Bytes {
+    // exactly full: to share it with nothing would only cost an allocation
+    let written = if buffer.len() == buffer.capacity() { mem::take(buffer) } else { buffer.split() };
+    written.freeze()
+}
+
+/// Which of the additions the sender's object already has.
+#[derive(Default)]
+struct Found {
+    /// One for each addition.
+    present: [bool; MAX_ADDITIONS],
+    /// The values to replace, in order.
+    replaced: Vec<Place>,
+}
+
+/// Where in the object a value is, and which addition replaces it.
+struct Place {
+    start: usize,
+    end: usize,
+    addition: usize,
+}
+
+impl Found {
+    fn look(object: &str, additions: &[Addition<'_>], escapes: bool) -> Self {
+        let mut found = Self::default();
+        if !additions.iter().any(|addition| addition.name.may_be_in(object, escapes)) {
+            return found;
+        }
+        members::for_each(object, |name, value| {
+            let Some(addition) = additions.iter().position(|addition| addition.name.as_str() == name) else {
+                return;
+            };
+            found.present[addition] = true;
+            if additions[addition].existing == Existing::Replace {
+                let start = value.get().as_ptr() as usize - object.as_ptr() as usize;
+                found.replaced.push(Place { start, end: start + value.get().len(), addition });
+            }
+        });
+        found
+    }
+
+    fn check_repeats(&self, object: &str, additions: &[Addition<'_>]) -> Result<(), Error> {
+        let repeats: usize =
+            self.replaced.iter().skip(1).map(|place| additions[place.addition].json.len()).sum();
+        match self.replaced.first() {
+            Some(first) if repeats > object.len() + REPEATS_MAY_ADD => {
+                let name = additions[first.addition].name.as_str();
+                let times = self.replaced.len();
+                let detail = format!("the object has the member `{name}` {times} times; send it once");
+                Err(Error::new(Kind::InvalidBody, detail))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::members::{PROJECT, SOURCE, TIMESTAMP};
     use proptest::prelude::*;
 
     fn project(object: &str) -> String {
-        let additions = [Addition { name: "project", json: "\"p\"", existing: Existing::Replace }];
-        String::from_utf8(into_object(object, &additions, &mut BytesMut::new()).unwrap().to_vec()).unwrap()
+        let additions = [Addition { name: &PROJECT, json: "\"p\"", existing: Existing::Replace }];
+        String::from_utf8(into_object(object, &additions, true, &mut BytesMut::new()).unwrap().to_vec())
+            .unwrap()
     }
 
     #[test]
@@ -133,10 +187,10 @@ mod tests {
     #[test]
     fn what_the_sender_set_is_kept_where_that_is_asked() {
         let additions = [
-            Addition { name: "timestamp", json: "\"t\"", existing: Existing::Keep },
-            Addition { name: "source", json: "\"s\"", existing: Existing::Keep },
+            Addition { name: &TIMESTAMP, json: "\"t\"", existing: Existing::Keep },
+            Addition { name: &SOURCE, json: "\"s\"", existing: Existing::Keep },
         ];
-        let out = into_object(r#"{"timestamp":null}"#, &additions, &mut BytesMut::new());
+        let out = into_object(r#"{"timestamp":null}"#, &additions, true, &mut BytesMut::new());
         assert_eq!(out.unwrap(), r#"{"timestamp":null,"source":"s"}"#);
     }
 
@@ -174,8 +228,8 @@ mod tests {
             let project_json = serde_json::to_string(&project).unwrap();
             let buffer = &mut BytesMut::new();
             let (landed, mut expected) = if let serde_json::Value::Object(members) = &value {
-                let additions = [Addition { name: "project", json: &project_json, existing: Existing::Replace }];
-                (into_object(&text, &additions, buffer).unwrap(), members.clone())
+                let additions = [Addition { name: &PROJECT, json: &project_json, existing: Existing::Replace }];
+                (into_object(&text, &additions, true, buffer).unwrap(), members.clone())
             } else {
                 let wrapped = [("value".to_owned(), value.clone())];
                 (into_wrapper(&text, &project_json, buffer), wrapped.into_iter().collect())

@@ -1,5 +1,5 @@
-//! A client's TCP stream: gives a head that has begun and an answer that is not read their time, gives hyper's own
-//! refusals a body, and closes so that the client can read the last answer.
+//! A client's TCP stream: gives a head, an idle connection and an answer that is not read their time, gives hyper's
+//! own refusals a body, and closes so that the client can read the last answer.
 
 use super::refusal;
 use bytes::{Buf, Bytes};
@@ -17,13 +17,22 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 /// How long the client may take to close its side.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a client may take no byte of its answer.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a head, from the connection's start or from the head's first byte.
+    pub head: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// Without taking a byte of its answer.
+    pub write: Duration,
+}
 
 /// What the connection is at. hyper has one time limit for a head that stalls and for a connection that idles;
 /// telling them apart keeps idle connections open for longer than a load balancer does.
@@ -50,6 +59,10 @@ impl Phase {
 
     fn is_head(&self) -> bool {
         self.0.load(Relaxed) == Self::HEAD
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.load(Relaxed) == Self::IDLE
     }
 
     fn bytes_read(&self) {
@@ -79,10 +92,12 @@ impl Phase {
 pub struct Connection {
     stream: TcpStream,
     phase: Arc<Phase>,
-    head_timeout: Duration,
+    timeouts: Timeouts,
     /// Runs while a head is incomplete; made only when one does not come in one piece.
     head_due: Option<Pin<Box<Sleep>>>,
-    write_timeout: Duration,
+    idle_since: Instant,
+    /// Set anew when it fires and not with each request: a look at the clock is cheaper than a timer.
+    idle_due: Option<Pin<Box<Sleep>>>,
     /// Runs while the client takes nothing.
     write_due: Option<Pin<Box<Sleep>>>,
     /// What is still to be written in place of hyper's own refusal.
@@ -91,32 +106,40 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(
-        stream: TcpStream,
-        phase: Arc<Phase>,
-        head_timeout: Duration,
-        write_timeout: Duration,
-    ) -> Self {
+    pub fn new(stream: TcpStream, phase: Arc<Phase>, timeouts: Timeouts) -> Self {
         Self {
             stream,
             phase,
-            head_timeout,
+            timeouts,
             head_due: None,
-            write_timeout,
+            idle_since: Instant::now(),
+            idle_due: None,
             write_due: None,
             refusal: None,
             closing: None,
         }
     }
 
-    /// Nothing has come: fine, unless a head has been incomplete for too long.
-    fn poll_head_due(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.phase.is_head() {
-            self.head_due = None;
-            return Poll::Pending;
+    /// Nothing has come: fine, unless it has been awaited for too long.
+    fn poll_read_due(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.phase.is_head() {
+            let due = self.head_due.get_or_insert_with(|| Box::pin(sleep(self.timeouts.head)));
+            return due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
         }
-        let due = self.head_due.get_or_insert_with(|| Box::pin(sleep(self.head_timeout)));
-        due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        self.head_due = None;
+        if self.phase.is_idle() { self.poll_idle_due(cx) } else { Poll::Pending }
+    }
+
+    fn poll_idle_due(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let end = self.idle_since + self.timeouts.idle;
+        let due = self.idle_due.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        while due.as_mut().poll(cx).is_ready() {
+            if due.deadline() >= end {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            due.as_mut().reset(end);
+        }
+        Poll::Pending
     }
 
     /// Whether `bytes` are hyper's own answer to a head that it cannot read.
@@ -148,7 +171,7 @@ impl Connection {
             self.write_due = None;
             return written;
         }
-        let due = self.write_due.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        let due = self.write_due.get_or_insert_with(|| Box::pin(sleep(self.timeouts.write)));
         due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -163,7 +186,7 @@ impl AsyncRead for Connection {
         let filled = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if read.is_pending() {
-            return this.poll_head_due(cx);
+            return this.poll_read_due(cx);
         }
         if buffer.filled().len() > filled {
             this.phase.bytes_read();
@@ -204,6 +227,7 @@ impl AsyncWrite for Connection {
         if self.phase.flushed() {
             // the next head has a time of its own
             self.head_due = None;
+            self.idle_since = Instant::now();
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -241,7 +265,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        (client, Connection::new(stream, phase, limit, limit))
+        (client, Connection::new(stream, phase, Timeouts { head: limit, idle: limit, write: limit }))
     }
 
     #[tokio::test]
@@ -258,6 +282,21 @@ mod tests {
         assert!(timeout(limit / 2, connection.read_u8()).await.is_err(), "the last head's time was up");
         let stalled = timeout(limit, connection.read_u8()).await.unwrap();
         assert_eq!(stalled.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_connection_idles_for_its_whole_time_after_each_answer() {
+        let phase = Arc::new(Phase::default());
+        let limit = Duration::from_millis(400);
+        let (_client, mut connection) = connect(Arc::clone(&phase), limit).await;
+        for _ in 0..3 {
+            phase.request();
+            phase.answered();
+            connection.flush().await.unwrap();
+            assert!(timeout(limit * 3 / 4, connection.read_u8()).await.is_err());
+        }
+        let idle = timeout(limit, connection.read_u8()).await.unwrap();
+        assert_eq!(idle.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

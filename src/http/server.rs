@@ -1,19 +1,18 @@
 //! The listener: accepts connections, bounds their number and their headers' time, and drains them at the end.
 
-use super::connection::{Connection, Phase, WRITE_TIMEOUT};
+use super::{
+    Service,
+    connection::{Connection, Phase, Timeouts},
+    service::Answer,
+};
 use crate::{config, telemetry::metrics::Metrics};
-use axum::{Router, response::Response};
 use hyper::{
     Request,
     body::Incoming,
     server::conn::http1,
-    service::{Service, service_fn},
+    service::{self, service_fn},
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -31,10 +30,13 @@ pub const MAX_HEAD_BYTES: usize = 64 << 10;
 /// first must not be the server, whose close can cross the client's next request.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
+/// How long a client may take no byte of its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Everything that serving takes.
 pub struct Server {
     pub listener: TcpListener,
-    pub router: Router,
+    pub service: Service,
     pub settings: config::Http,
     /// Connections open at once; further ones wait in the listener's backlog.
     pub max_connections: usize,
@@ -48,7 +50,9 @@ impl Server {
     /// `settings.shutdown_timeout`. What is left is cut off; the number of such connections is returned.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> usize {
         let mut shutdown = pin!(shutdown);
-        let builder = builder(self.keep_alive);
+        let builder = builder();
+        let timeouts =
+            Timeouts { head: self.settings.header_timeout, idle: self.keep_alive, write: WRITE_TIMEOUT };
         let slots = Arc::new(Semaphore::new(self.max_connections.min(Semaphore::MAX_PERMITS)));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
@@ -71,9 +75,8 @@ impl Server {
             // answers are written whole, so waiting for more bytes would only delay them
             let _ = stream.set_nodelay(true);
             let phase = Arc::new(Phase::default());
-            let connection =
-                Connection::new(stream, Arc::clone(&phase), self.settings.header_timeout, WRITE_TIMEOUT);
-            let service = in_phases(self.router.clone(), phase);
+            let connection = Connection::new(stream, Arc::clone(&phase), timeouts);
+            let service = in_phases(self.service.clone(), phase);
             let connection = builder.serve_connection(TokioIo::new(connection), service);
             let connection = graceful.watch(connection);
             let counted = self.metrics.connection();
@@ -89,30 +92,30 @@ impl Server {
     }
 }
 
-fn builder(keep_alive: Duration) -> http1::Builder {
+fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // hyper (proto/h1/conn.rs) starts this clock with the connection and again after each answer, whether or not
-    // a byte of the next head has come: so it bounds the idling, and `Connection` the head
-    builder.timer(TokioTimer::new()).header_read_timeout(keep_alive);
+    // `Connection` bounds both the head's time and the idling, without a timer that is set anew for each request
+    builder.header_read_timeout(None);
     builder.max_buf_size(MAX_HEAD_BYTES);
+    // answers are small: one buffer to send is cheaper than a list of two
+    builder.writev(false);
     // a client that has sent its request may close its side and still wait for the answer
     builder.half_close(true);
     builder
 }
 
-/// The routes, telling their connection what it is at.
+/// The service, telling its connection what it is at.
 fn in_phases(
-    router: Router,
+    service: Service,
     phase: Arc<Phase>,
-) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> {
-    let router = TowerToHyperService::new(router);
+) -> impl service::Service<Request<Incoming>, Response = Answer, Error = Infallible, Future: Send> {
     service_fn(move |request| {
         phase.request();
-        let (answer, phase) = (router.call(request), Arc::clone(&phase));
+        let (service, phase) = (service.clone(), Arc::clone(&phase));
         async move {
-            let answer = answer.await;
+            let answer = service.answer(request).await;
             phase.answered();
-            answer
+            Ok(answer)
         }
     })
 }
@@ -177,7 +180,7 @@ mod tests {
             config::Http { header_timeout: SHORT, shutdown_timeout: SHORT, ..config::Http::default() };
         let mut server = Server {
             listener,
-            router: app.router.clone(),
+            service: app.service.clone(),
             settings,
             max_connections: 10,
             keep_alive: Duration::from_secs(60),

@@ -5,7 +5,7 @@ use crate::{
     config,
     http::extract::RequestContext,
     lifecycle::readiness::Readiness,
-    produce::{self, Budget, Pipeline},
+    produce::{self, Arrival, Budget, Pipeline},
     telemetry::metrics::Metrics,
 };
 use std::{ops::Deref, sync::Arc};
@@ -61,9 +61,13 @@ impl AppState {
     }
 
     /// What the records of a request share.
-    pub fn envelope_context(&self, request: &RequestContext) -> crate::envelope::Context<'_> {
+    pub fn envelope_context(
+        &self,
+        request: &RequestContext,
+        arrival: Arrival,
+    ) -> crate::envelope::Context<'_> {
         crate::envelope::Context {
-            now_ms: jiff::Timestamp::now().as_millisecond(),
+            now_ms: arrival.millis,
             automatic: Arc::new(request.automatic_headers(self.records.headers)),
             source: self.records.enrich_messages.then_some(&*self.client_id),
             max_records: self.limits.max_batch_records,

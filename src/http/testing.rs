@@ -1,18 +1,17 @@
 //! An in-process service over a scripted producer, for the tests of this module.
 
-use super::{AppState, Parts, router};
+use super::{AppState, Parts, Service};
 use crate::{
     config,
     lifecycle::readiness::Readiness,
     produce::{Budget, Pipeline, Settings, fake::FakeProducer},
     telemetry::metrics::Metrics,
 };
-use axum::{Router, body::Body, extract::Request};
+use axum::{body::Body, extract::Request};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use std::{sync::Arc, time::Duration};
-use tower::ServiceExt;
 
 /// The topics that exist.
 const TOPICS: [&str; 4] = ["rtmh.logs", "rtmh.metrics", "rtmh.events", "orders"];
@@ -21,7 +20,7 @@ pub struct App {
     pub producer: Arc<FakeProducer>,
     pub readiness: Arc<Readiness>,
     pub state: AppState,
-    pub router: Router,
+    pub service: Service,
 }
 
 pub struct Answer {
@@ -57,7 +56,7 @@ impl App {
         };
         change(&mut parts);
         let state = AppState::new(parts);
-        Self { producer, readiness, router: router(state.clone()), state }
+        Self { producer, readiness, service: Service::new(state.clone()), state }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -73,7 +72,7 @@ impl App {
     }
 
     pub async fn send(&self, request: Request) -> Answer {
-        let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        let (parts, body) = self.service.answer(request).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }

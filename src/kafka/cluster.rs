@@ -25,7 +25,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
 /// For one question about metadata.
 const ASK_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -41,6 +41,7 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Cluster {
+    runtime: Handle,
     config: ClientConfig,
     events: mpsc::Sender<Event>,
     observed: Arc<Observed>,
@@ -65,7 +66,7 @@ impl Cluster {
         let observed = Arc::new(Observed::default());
         let start = |config| {
             let context = Context::new(events.clone(), Arc::clone(&observed), broker);
-            PolledProducer::start(config, context, &alarm).map_err(|error| match error {
+            PolledProducer::start(config, context, &alarm, &Handle::current()).map_err(|error| match error {
                 StartError::Settings(error) => StartError::Settings(error.explained(kafka)),
                 StartError::Thread(error) => StartError::Thread(error),
             })
@@ -73,7 +74,8 @@ impl Cluster {
         let shared = ArcSwap::from_pointee(start(&config)?);
         let prober = start(&client::prober(kafka))?;
         let alone = Mutex::default();
-        Ok(Arc::new(Self { config, events, observed, alarm, broker, prober, shared, alone }))
+        let runtime = Handle::current();
+        Ok(Arc::new(Self { runtime, config, events, observed, alarm, broker, prober, shared, alone }))
     }
 
     pub fn shared(&self) -> arc_swap::Guard<Arc<PolledProducer>> {
@@ -97,7 +99,7 @@ impl Cluster {
 
     fn start_producer(&self, config: &ClientConfig) -> Result<PolledProducer, StartError> {
         let context = Context::new(self.events.clone(), Arc::clone(&self.observed), self.broker);
-        PolledProducer::start(config, context, &self.alarm)
+        PolledProducer::start(config, context, &self.alarm, &self.runtime)
     }
 
     /// Whether Kafka answers, by a real question about `topic`; the answer itself does not matter. The second
@@ -130,6 +132,11 @@ impl Cluster {
         let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner).take();
         alone.into_iter().for_each(retire);
         Ok(())
+    }
+
+    /// Has the shared producer send what it gathers, and for `time`, or until all of it is delivered, what comes.
+    pub fn send_gathered(&self, time: Duration) {
+        self.shared.load().flush_without_polling(time);
     }
 
     /// Waits until every record has its delivery report. Blocks.

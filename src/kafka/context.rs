@@ -1,21 +1,24 @@
-//! librdkafka's callbacks. They run on the poll thread, so they only read and hand on.
+//! librdkafka's callbacks. They run where events are read, so they only read and hand on.
 
 use super::{
     error::{self, Refusal},
-    report,
+    native::report::{DeliveryReport, Persistence},
 };
 use crate::produce::{Ack, TopicName, Written};
 use rdkafka::{
-    ClientContext, Message, Timestamp, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
+    ClientContext, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
     producer::ProducerContext, types::RDKafkaErrorCode,
 };
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 use tokio::sync::mpsc;
 
-/// What leaves the poll thread raw, to be understood elsewhere.
+/// What is handed on raw, to be understood elsewhere.
 #[derive(Debug)]
 pub enum Event {
     Log { level: RDKafkaLogLevel, facility: String, text: String },
@@ -101,43 +104,45 @@ fn describe(error: &KafkaError, reason: &str) -> String {
     }
 }
 
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Ack>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, ack: Box<Ack>) {
-        let (message, failure) = match result {
-            Ok(message) => (message, None),
-            // an error without a code is an error still
-            Err((error, message)) => {
-                (message, Some(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)))
+impl Context {
+    /// One report; `now` is when it came.
+    pub fn delivered(&self, report: DeliveryReport<'_>, ack: Ack, now: Instant) {
+        let timestamp = report.timestamp();
+        let is_append_time = timestamp.is_append_time && self.broker == BrokerKind::Kafka;
+        let written = Written {
+            partition: report.partition(),
+            offset: report.offset(),
+            append_time: is_append_time.then_some(timestamp.millis),
+        };
+        let persistence = report.persistence();
+        let verdict = match report.failure() {
+            None => {
+                self.observed.acknowledged.fetch_add(1, Relaxed);
+                Ok(written)
             }
-        };
-        let append_time = match message.timestamp() {
-            Timestamp::LogAppendTime(millis) if self.broker == BrokerKind::Kafka => Some(millis),
-            _ => None,
-        };
-        let written =
-            Written { partition: message.partition(), offset: known(message.offset()), append_time };
-        let persistence = report::persistence(message);
-        if failure.is_none() {
-            self.observed.acknowledged.fetch_add(1, Relaxed);
-        }
-        ack.report(match failure {
-            None => Ok(written),
             // confirmed although the acknowledgement was not plain: only its offset is lost
-            Some(_) if persistence == report::Persistence::Certain => Ok(Written { offset: None, ..written }),
-            Some(code) => {
-                let reason = report::broker_reason(message).unwrap_or_else(|| code.to_string());
-                let topic = TopicName::parse(message.topic()).ok();
-                let timestamp = message.timestamp().to_millis().unwrap_or_default();
-                let partition = message.partition();
-                Err(error::of_report(Refusal { code, persistence, topic, partition, timestamp, reason }))
-            }
-        });
+            Some(_) if persistence == Persistence::Certain => Ok(Written { offset: None, ..written }),
+            Some(code) => Err(error::of_report(Refusal {
+                code,
+                persistence,
+                topic: report.topic().and_then(|topic| TopicName::parse(&topic).ok()),
+                partition: report.partition(),
+                timestamp: timestamp.millis,
+                reason: report.broker_reason().unwrap_or_else(|| code.to_string()),
+            })),
+        };
+        ack.report(verdict, now);
     }
 }
 
-/// librdkafka's negative offsets mean that there is none.
-fn known(offset: i64) -> Option<i64> {
-    (offset >= 0).then_some(offset)
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Ack>;
+
+    /// For reports that come while rdkafka flushes or ends a producer.
+    fn delivery(&self, result: &DeliveryResult<'_>, ack: Box<Ack>) {
+        let (Ok(message) | Err((_, message))) = result;
+        if let Some(report) = DeliveryReport::of(message) {
+            self.delivered(report, *ack, Instant::now());
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! librdkafka's errors in the core's words. The one table of what is permanent and what is not.
 
-use super::report::Persistence;
+use super::native::report::Persistence;
 use crate::produce::{Error, TopicName};
 use rdkafka::types::RDKafkaErrorCode as Code;
 

@@ -1,4 +1,4 @@
-//! librdkafka's log lines and statistics, understood away from the poll thread.
+//! librdkafka's log lines and statistics, understood away from where they come in.
 
 use super::context::Event;
 use crate::telemetry::metrics::{BrokerStatistics, Metrics, ProducerStatistics};

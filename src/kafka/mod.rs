@@ -5,20 +5,22 @@ pub mod admin;
 pub mod client;
 mod cluster;
 mod context;
-pub mod describe;
 mod embedded;
 mod error;
 mod events;
+mod flusher;
 mod link;
 mod metadata;
-mod partitioner;
+pub mod native;
+// reached by the micro-benchmarks
+pub mod partitioner;
 mod polled;
 mod producer;
-mod report;
 #[cfg(test)]
 mod tests;
 mod topic_config;
 
 pub use embedded::{EmbeddedCluster, EmbeddedClusterError};
+pub use flusher::Flusher;
 pub use polled::StartError;
 pub use producer::KafkaProducer;

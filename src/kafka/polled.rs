@@ -1,32 +1,36 @@
-//! One librdkafka producer and the thread that polls it.
+//! One librdkafka producer, whose events are read on the runtime.
 
-use super::{client::ConfigError, context::Context};
-use crate::lifecycle::supervisor::Alarm;
+use super::{
+    client::ConfigError,
+    context::Context,
+    native::{event_queue::EventQueue, topic::NativeTopic},
+};
+use crate::{
+    lifecycle::supervisor::{Alarm, Watch},
+    produce::TopicName,
+};
 use rdkafka::{
     ClientConfig,
     error::KafkaResult,
     producer::{BaseProducer, Producer},
 };
 use std::{
+    collections::HashMap,
     io,
     ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread::{self, JoinHandle},
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
+use tokio::{runtime::Handle, sync::Notify};
 
-/// How long one poll waits. rdkafka spins through the last millisecond of it, so a short one is not free when idle.
-const POLL: Duration = Duration::from_millis(500);
+const READING: &str = "the reading of delivery reports";
 
-/// A producer that is polled until it is dropped. Dropping it purges its queue and blocks for up to a second:
+/// A producer whose events are read until it is dropped. Dropping it purges its queue and blocks for up to a second:
 /// flush first, and drop it off the async threads.
 pub struct PolledProducer {
+    topics: RwLock<HashMap<TopicName, Arc<NativeTopic>>>,
     producer: Arc<BaseProducer<Context>>,
-    stopping: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    events: Arc<EventQueue>,
 }
 
 /// Why there is no connection to Kafka to begin with.
@@ -34,34 +38,66 @@ pub struct PolledProducer {
 pub enum StartError {
     #[error(transparent)]
     Settings(#[from] ConfigError),
-    #[error("no thread for the connection to Kafka: {0}")]
+    #[error("no thread or memory for the connection to Kafka: {0}")]
     Thread(#[from] io::Error),
 }
 
 impl PolledProducer {
     /// Never waits for a broker.
-    pub fn start(config: &ClientConfig, context: Context, alarm: &Alarm) -> Result<Self, StartError> {
+    pub fn start(
+        config: &ClientConfig,
+        context: Context,
+        alarm: &Alarm,
+        runtime: &Handle,
+    ) -> Result<Self, StartError> {
         let producer: BaseProducer<Context> =
             config.create_with_context(context).map_err(|error| ConfigError::of(&error))?;
         let producer = Arc::new(producer);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let thread = thread::Builder::new().name("kafka-poll".into()).spawn({
-            let (producer, stopping) = (Arc::clone(&producer), Arc::clone(&stopping));
-            let watch = alarm.watch("the kafka-poll thread");
-            move || {
-                while !stopping.load(Relaxed) {
-                    producer.poll(POLL);
-                }
-                watch.finished();
-            }
-        })?;
-        Ok(Self { producer, stopping, thread: Some(thread) })
+        let events = EventQueue::of(Arc::clone(&producer))
+            .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let events = Arc::new(events);
+        runtime.spawn(read_events(Arc::downgrade(&events), events.arrived(), alarm.watch(READING)));
+        Ok(Self { topics: RwLock::default(), events, producer })
+    }
+
+    /// What records are sent to the topic with; None where librdkafka refuses its name. Call it for topics that
+    /// exist only: each is kept until it is forgotten.
+    pub fn topic(&self, name: &TopicName) -> Option<Arc<NativeTopic>> {
+        if let Some(topic) = self.topics.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Some(Arc::clone(topic));
+        }
+        let topic = Arc::new(NativeTopic::new(Arc::clone(&self.producer), name.as_str())?);
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(topics.entry(name.clone()).or_insert(topic)))
+    }
+
+    /// Lets go of a topic that is not there any more.
+    pub fn forget_topic(&self, name: &TopicName) {
+        self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Has librdkafka send what it has, without its linger, and waits for the reports up to `timeout`.
+    pub fn flush_without_polling(&self, timeout: Duration) {
+        self.events.flush(timeout);
     }
 
     /// Waits until every record has its delivery report. Blocks.
     pub fn flush(&self, timeout: Duration) -> KafkaResult<()> {
         self.producer.flush(timeout)
     }
+}
+
+/// On the runtime and not on a thread of its own, which would be woken for each batch of reports, to wake the runtime.
+async fn read_events(events: Weak<EventQueue>, arrived: Arc<Notify>, watch: Watch) {
+    loop {
+        {
+            let Some(events) = events.upgrade() else { break };
+            // ends: what is in flight is bounded, and nothing is sent meanwhile
+            while events.serve_one() {}
+        }
+        arrived.notified().await;
+    }
+    watch.finished();
 }
 
 impl Deref for PolledProducer {
@@ -74,10 +110,6 @@ impl Deref for PolledProducer {
 
 impl Drop for PolledProducer {
     fn drop(&mut self) {
-        self.stopping.store(true, Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // a panic in it has raised the alarm already
-            let _ = thread.join();
-        }
+        self.events.arrived().notify_one();
     }
 }

@@ -5,8 +5,10 @@ use super::{
     client,
     cluster::Cluster,
     error, events,
+    flusher::Flusher,
     link::{CreateTopics, Link, LinkHandle, LinkSettings},
     metadata::Topics,
+    native::topic::NativeTopic,
     partitioner,
     polled::{PolledProducer, StartError},
     topic_config,
@@ -14,14 +16,11 @@ use super::{
 use crate::{
     config::{Config, Partitioner},
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
-    produce::{Ack, Batching, Error, Producer, Record, Topic, TopicLookup, TopicName},
+    produce::{Batching, Error, Producer, Record, Sending, Topic, TopicLookup, TopicName},
     telemetry::metrics::Metrics,
 };
-use rdkafka::{
-    message::{Header, OwnedHeaders},
-    producer::BaseRecord,
-};
 use std::{
+    ptr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,6 +37,7 @@ const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct KafkaProducer {
     pub(super) cluster: Arc<Cluster>,
     topics: Arc<Topics>,
+    flusher: Arc<Flusher>,
     readiness: Arc<Readiness>,
     partitioner: Partitioner,
     auto_create_topics: bool,
@@ -45,16 +45,20 @@ pub struct KafkaProducer {
 }
 
 impl KafkaProducer {
-    /// Starts to connect in the background and returns at once.
+    /// Starts to connect in the background and returns at once. Runs on the runtime that it is called on, whose workers
+    /// are to tell the `flusher` when they park.
     pub fn start(
         config: &Config,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
+        flusher: Arc<Flusher>,
         supervisor: &mut Supervisor,
     ) -> Result<Arc<Self>, StartError> {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
         let cluster = Cluster::start(&config.kafka, &config.limits, events, supervisor.alarm())?;
+        let linger = Duration::from_secs_f64(config.kafka.linger_ms / 1000.0);
+        flusher.start(Arc::downgrade(&cluster), linger, &supervisor.alarm())?;
         let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
         let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
         let admin = Arc::new(Admin::new(&client::admin(&config.kafka)));
@@ -76,6 +80,7 @@ impl KafkaProducer {
         Ok(Arc::new(Self {
             cluster,
             topics,
+            flusher,
             readiness,
             partitioner: config.kafka.partitioner,
             auto_create_topics: config.kafka.allow_auto_create_topics,
@@ -159,52 +164,48 @@ impl Producer for KafkaProducer {
         })
     }
 
-    fn enqueue(&self, topic: &Topic, record: &Record, batching: Batching, ack: Ack) {
-        let partition = self.partition(topic, record);
-        let sent = match batching {
-            Batching::Shared => send(&self.cluster.shared(), record, partition, ack),
+    fn enqueue<'a>(&self, records: &mut dyn Iterator<Item = Sending<'a>>, batching: Batching) {
+        let guard;
+        let alone;
+        let producer: &PolledProducer = match batching {
+            Batching::Shared => {
+                guard = self.cluster.shared();
+                &guard
+            }
             Batching::Alone => match self.cluster.alone() {
-                Ok(producer) => send(&producer, record, partition, ack),
+                Ok(producer) => {
+                    alone = producer;
+                    &alone
+                }
                 Err(error) => {
-                    ack.report(Err(Error::BrokerUnavailable { reason: error.to_string() }));
-                    Ok(())
+                    let refused = || Error::BrokerUnavailable { reason: error.to_string() };
+                    return records.for_each(|sending| sending.ack.report(Err(refused()), Instant::now()));
                 }
             },
         };
-        if let Err(Doubt) = sent {
-            self.topics.forget(&topic.name);
+        let mut last: Option<(&Topic, Arc<NativeTopic>)> = None;
+        let mut count = 0;
+        for Sending { topic, record, ack } in records {
+            count += 1;
+            let native = match &last {
+                Some((of, native)) if ptr::eq(*of, topic) => native,
+                _ => match producer.topic(&topic.name) {
+                    Some(native) => &last.insert((topic, native)).1,
+                    None => {
+                        ack.report(Err(Error::UnknownTopic(topic.name.clone())), Instant::now());
+                        continue;
+                    }
+                },
+            };
+            let partition = self.partition(topic, record);
+            if let Err((code, ack)) = native.send(record, partition, Box::new(ack)) {
+                ack.report(Err(error::of_enqueue(code, &topic.name, partition)), Instant::now());
+                if error::doubts_topic(code) {
+                    self.topics.forget(&topic.name);
+                    producer.forget_topic(&topic.name);
+                }
+            }
         }
+        self.flusher.enqueued(count);
     }
-}
-
-/// librdkafka knows the topic or the partition not to exist: what we know of it is out of date.
-struct Doubt;
-
-fn send(producer: &PolledProducer, record: &Record, partition: Option<i32>, ack: Ack) -> Result<(), Doubt> {
-    let sent = producer.send(BaseRecord {
-        topic: record.topic.as_str(),
-        partition,
-        payload: record.value.as_deref(),
-        key: record.key.as_deref(),
-        timestamp: Some(record.timestamp),
-        headers: headers(record),
-        delivery_opaque: Box::new(ack),
-    });
-    let Err((error, refused)) = sent else { return Ok(()) };
-    let Some(code) = error.rdkafka_error_code() else {
-        let reason = format!("librdkafka cannot take the record: {error}");
-        refused.delivery_opaque.report(Err(Error::Internal(reason)));
-        return Ok(());
-    };
-    refused.delivery_opaque.report(Err(error::of_enqueue(code, &record.topic, partition)));
-    if error::doubts_topic(code) { Err(Doubt) } else { Ok(()) }
-}
-
-fn headers(record: &Record) -> Option<OwnedHeaders> {
-    let mut headers: Option<OwnedHeaders> = None;
-    record.for_each_header(|key, value| {
-        let all = headers.take().unwrap_or_else(|| OwnedHeaders::new_with_capacity(record.headers.len() + 4));
-        headers = Some(all.insert(Header { key, value }));
-    });
-    headers
 }

@@ -6,7 +6,8 @@ use crate::{
     config::Config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
     produce::{
-        AutomaticHeaders, Budget, Outcome, Pipeline, Producer as _, Record, Settings, TopicName, Verdict,
+        Arrival, AutomaticHeaders, Budget, Outcome, Pipeline, Producer as _, Record, Settings, TopicName,
+        Verdict,
     },
     telemetry::metrics::Metrics,
 };
@@ -43,7 +44,8 @@ fn connect(bootstrap_servers: &str) -> Service {
     let mut supervisor = Supervisor::new();
     let (readiness, metrics) = (Readiness::new(), Arc::new(Metrics::for_tests()));
     let producer =
-        KafkaProducer::start(&config, readiness.clone(), metrics.clone(), &mut supervisor).unwrap();
+        KafkaProducer::start(&config, readiness.clone(), metrics.clone(), Arc::default(), &mut supervisor)
+            .unwrap();
     let settings = Settings { delivery_timeout: config.kafka.delivery_timeout, max_record_bytes: 1 << 20 };
     let pipeline = Pipeline::new(producer.clone(), Budget::new(1 << 20), metrics, settings);
     Service { _supervisor: supervisor, readiness, producer, pipeline }
@@ -70,7 +72,7 @@ impl Service {
             automatic: Arc::new(AutomaticHeaders::default()),
             timestamp: 1_795_228_481_123,
         };
-        let mut verdicts = self.pipeline.submit(&[record], self.pipeline.deadline()).await.unwrap();
+        let mut verdicts = self.pipeline.submit(&[record], Arrival::now()).await.unwrap();
         verdicts.remove(0)
     }
 

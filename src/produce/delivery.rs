@@ -3,6 +3,7 @@
 
 use super::{Budget, Error, Outcome};
 use crate::telemetry::metrics::{SendStatus, TopicMetrics};
+use smallvec::SmallVec;
 use std::{
     sync::{
         Arc, OnceLock,
@@ -30,7 +31,7 @@ pub struct Delivery {
 }
 
 struct Shared {
-    reports: Box<[OnceLock<Report>]>,
+    reports: SmallVec<[OnceLock<Report>; 1]>,
     unresolved: AtomicUsize,
     resolved: Notify,
     budget: Arc<Budget>,
@@ -48,15 +49,15 @@ pub struct Ack {
 }
 
 impl Delivery {
-    /// For so many records, for each of which bytes of the budget are reserved.
-    pub fn new(records: usize, budget: Arc<Budget>) -> Self {
+    /// For so many records, for each of which bytes of the budget are reserved, and which are enqueued now.
+    pub fn new(records: usize, budget: Arc<Budget>, enqueued: Instant) -> Self {
         Self {
             shared: Arc::new(Shared {
                 reports: (0..records).map(|_| OnceLock::new()).collect(),
                 unresolved: AtomicUsize::new(records),
                 resolved: Notify::new(),
                 budget,
-                enqueued: Instant::now(),
+                enqueued,
             }),
         }
     }
@@ -81,16 +82,16 @@ impl Delivery {
 }
 
 impl Ack {
-    /// Gives the record its only report.
-    pub fn report(mut self, report: Report) {
-        self.resolve(report);
+    /// Gives the record its only report, which came at `now`.
+    pub fn report(mut self, report: Report, now: Instant) {
+        self.resolve(report, now);
     }
 
-    fn resolve(&mut self, report: Report) {
+    fn resolve(&mut self, report: Report, now: Instant) {
         if std::mem::replace(&mut self.reported, true) {
             return;
         }
-        self.metrics.observe(status(&report), self.shared.enqueued.elapsed());
+        self.metrics.observe(status(&report), now.saturating_duration_since(self.shared.enqueued));
         // the slot is empty: there is one ack an index, and it reports once
         let _ = self.shared.reports[self.index].set(report);
         self.shared.budget.release_record(self.reserved);
@@ -103,9 +104,8 @@ impl Ack {
 impl Drop for Ack {
     fn drop(&mut self) {
         if !self.reported {
-            self.resolve(Err(Error::AcknowledgementLost {
-                reason: "the producer was closed before Kafka reported on the record".into(),
-            }));
+            let reason = "the producer was closed before Kafka reported on the record".into();
+            self.resolve(Err(Error::AcknowledgementLost { reason }), Instant::now());
         }
     }
 }
@@ -126,17 +126,17 @@ mod tests {
     fn delivery(records: usize) -> (Delivery, Arc<TopicMetrics>, Arc<Budget>) {
         let budget = Budget::new(1000);
         assert!(budget.reserve_records(10 * records, records));
-        (Delivery::new(records, budget.clone()), Metrics::for_tests().topic("t"), budget)
+        (Delivery::new(records, budget.clone(), Instant::now()), Metrics::for_tests().topic("t"), budget)
     }
 
     #[tokio::test]
     async fn it_resolves_with_the_last_report() {
         let (delivery, metrics, budget) = delivery(2);
         let (first, second) = (delivery.ack(0, 10, metrics.clone()), delivery.ack(1, 10, metrics));
-        second.report(Ok(Written { partition: 1, offset: Some(7), append_time: None }));
+        second.report(Ok(Written { partition: 1, offset: Some(7), append_time: None }), Instant::now());
         assert!(delivery.report(0).is_none());
         assert_eq!(budget.used(), 10);
-        first.report(Ok(Written { partition: 0, offset: None, append_time: None }));
+        first.report(Ok(Written { partition: 0, offset: None, append_time: None }), Instant::now());
         delivery.resolved().await;
         assert_eq!(delivery.report(1).unwrap().as_ref().unwrap().offset, Some(7));
         assert_eq!((budget.used(), budget.records()), (0, 0));

@@ -1,6 +1,8 @@
 //! A producer that does what a test tells it to.
 
-use super::{Ack, Batching, Error, Producer, Record, Topic, TopicConfig, TopicLookup, TopicName, Written};
+use super::{
+    Ack, Batching, Error, Producer, Record, Sending, Topic, TopicConfig, TopicLookup, TopicName, Written,
+};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -76,20 +78,29 @@ impl Producer for FakeProducer {
         Box::pin(std::future::ready(answer))
     }
 
-    fn enqueue(&self, _topic: &Topic, record: &Record, batching: Batching, ack: Ack) {
+    fn enqueue<'a>(&self, records: &mut dyn Iterator<Item = Sending<'a>>, batching: Batching) {
+        records.for_each(|Sending { record, ack, .. }| self.play(record, batching, ack));
+    }
+}
+
+impl FakeProducer {
+    fn play(&self, record: &Record, batching: Batching, ack: Ack) {
         let offset = self.sent.lock().unwrap().len();
         self.sent.lock().unwrap().push((record.clone(), batching));
         let step = self.steps.lock().unwrap().pop_front();
         let again = || self.last_failure.lock().unwrap().clone().filter(|_| batching == Batching::Alone);
         match step.or_else(|| again().map(Step::Fails)).unwrap_or(Step::Written) {
-            Step::Written => ack.report(Ok(Written {
-                partition: record.partition.unwrap_or(0),
-                offset: i64::try_from(offset).ok(),
-                append_time: None,
-            })),
+            Step::Written => ack.report(
+                Ok(Written {
+                    partition: record.partition.unwrap_or(0),
+                    offset: i64::try_from(offset).ok(),
+                    append_time: None,
+                }),
+                Instant::now(),
+            ),
             Step::Fails(error) => {
                 *self.last_failure.lock().unwrap() = Some(error.clone());
-                ack.report(Err(error));
+                ack.report(Err(error), Instant::now());
             }
             Step::Held => self.held.lock().unwrap().push(ack),
         }

@@ -11,6 +11,13 @@ pub enum Batching {
     Alone,
 }
 
+/// A record that is to be sent.
+pub struct Sending<'a> {
+    pub topic: &'a Topic,
+    pub record: &'a Record,
+    pub ack: Ack,
+}
+
 /// What Kafka says of a topic, in a while.
 pub type TopicLookup<'a> = Pin<Box<dyn Future<Output = Result<Arc<Topic>, Error>> + Send + 'a>>;
 
@@ -26,7 +33,7 @@ pub trait Producer: Send + Sync {
     /// Asks Kafka. An error that is not [`Error::UnknownTopic`] says nothing about the topic's existence.
     fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a>;
 
-    /// Hands the record over without waiting. `ack` gets exactly one outcome, also where the record is
-    /// refused at once.
-    fn enqueue(&self, topic: &Topic, record: &Record, batching: Batching, ack: Ack);
+    /// Hands the records over, in order, without waiting. Each ack gets exactly one report, also where the record
+    /// is refused at once.
+    fn enqueue<'a>(&self, records: &mut dyn Iterator<Item = Sending<'a>>, batching: Batching);
 }

@@ -2,7 +2,7 @@
 
 use super::TopicName;
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// A Kafka record. Cloning shares the bytes.
 #[derive(Debug, Clone)]
@@ -34,12 +34,47 @@ pub struct Header {
 pub struct AutomaticHeaders {
     /// `content-type`
     pub content_type: Option<&'static str>,
-    /// `trace-id`: the 32 hex digits of the trace.
-    pub trace_id: Option<String>,
+    /// `trace-id`
+    pub trace_id: Option<TraceId>,
     /// `timestamp`: the record's own timestamp in milliseconds.
     pub timestamp: bool,
     /// `traceparent`, as the request brought it (W3C Trace Context).
     pub traceparent: Option<String>,
+}
+
+/// The id of a trace (W3C Trace Context, section 3.2.2.3): 32 lower-case hex digits, not all of them 0.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TraceId([u8; Self::LENGTH]);
+
+impl TraceId {
+    pub const LENGTH: usize = 32;
+
+    /// A new id.
+    pub fn random() -> Self {
+        let number = fastrand::u128(1..);
+        let mut digits = [0; Self::LENGTH];
+        for (place, digit) in digits.iter_mut().rev().enumerate() {
+            *digit = b"0123456789abcdef"[(number >> (4 * place)) as usize & 0xf];
+        }
+        Self(digits)
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes().try_into().ok().map(Self)?;
+        let is_hex = digits.0.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        (is_hex && digits.0.iter().any(|&digit| digit != b'0')).then_some(digits)
+    }
+
+    /// Its digits, in ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.escape_ascii().fmt(f)
+    }
 }
 
 pub const CONTENT_TYPE: &str = "content-type";
@@ -90,7 +125,7 @@ mod tests {
             headers,
             automatic: Arc::new(AutomaticHeaders {
                 content_type: Some("application/json"),
-                trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".into()),
+                trace_id: TraceId::parse("4bf92f3577b34da6a3ce929d0e0e4736"),
                 timestamp: true,
                 traceparent: None,
             }),
@@ -102,6 +137,18 @@ mod tests {
         let mut all = Vec::new();
         record.for_each_header(|name, value| all.push((name.to_owned(), value.map(<[u8]>::to_vec))));
         all
+    }
+
+    #[test]
+    fn a_trace_id_is_32_lower_case_hex_digits() {
+        assert_eq!(
+            TraceId::parse(std::str::from_utf8(TraceId::random().as_bytes()).unwrap()).map(|_| ()),
+            Some(())
+        );
+        assert_ne!(TraceId::random(), TraceId::random());
+        for other in ["", "4bf92f", &"0".repeat(32), &"G".repeat(32), &"A".repeat(32), &"a".repeat(33)] {
+            assert_eq!(TraceId::parse(other), None, "{other}");
+        }
     }
 
     #[test]

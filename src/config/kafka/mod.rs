@@ -52,7 +52,7 @@ impl Default for Kafka {
             connection_timeout: Duration::from_secs(10),
             delivery_timeout: Duration::from_secs(10),
             linger_ms: 1.0,
-            compression: Compression::None,
+            compression: Compression::Lz4,
             idempotence: true,
             tls: None,
             sasl: None,

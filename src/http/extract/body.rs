@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use std::time::Duration;
@@ -134,26 +135,33 @@ enum Interrupted {
 
 /// Collects the body in one piece; a body that comes in one piece is not copied.
 async fn collect(body: &mut Body, permit: &mut Permit, state: &AppState) -> Result<Bytes, Interrupted> {
-    let started = Instant::now();
     let limit = state.body_limit();
     let declared = declared_length(body);
+    let mut started = None;
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     let mut received = 0;
-    loop {
-        let due = started + time_allowed(received, state.http.body_timeout);
-        let frame = match timeout_at(due, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => {
+    while !body.is_end_stream() {
+        let due = |started| started + time_allowed(received, state.http.body_timeout);
+        // most bodies have come with their head: for those no clock is read and no timer set
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => match timeout_at(due(*started.get_or_insert_with(Instant::now)), body.frame()).await {
+                Ok(frame) => frame,
+                Err(_) => {
+                    let limit_s = state.http.body_timeout.as_secs();
+                    return Err(Interrupted::Broken(ApiError::RequestTimeout { limit_s }));
+                }
+            },
+        };
+        let data = match frame {
+            Some(Ok(frame)) => frame.into_data(),
+            Some(Err(error)) => {
                 return Err(Interrupted::Broken(ApiError::UnreadableBody(error.to_string())));
             }
-            Ok(None) => break,
-            Err(_) => {
-                let limit_s = state.http.body_timeout.as_secs();
-                return Err(Interrupted::Broken(ApiError::RequestTimeout { limit_s }));
-            }
+            None => break,
         };
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = data else { continue };
         received += data.len();
         if received > limit {
             return Err(Interrupted::Refused(ApiError::BodyTooLarge { limit }));

@@ -1,37 +1,42 @@
 //! Who asks, for logs and for the headers of records: the request's id and its trace.
 
-use crate::{config::RecordHeaders, produce::AutomaticHeaders};
+use crate::{
+    config::RecordHeaders,
+    produce::{AutomaticHeaders, TraceId},
+};
 use axum::extract::FromRequestParts;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 use std::convert::Infallible;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_REQUEST_ID_BYTES: usize = 128;
-const TRACE_ID_BYTES: usize = 32;
 
-/// One request's identity.
+/// One request's place in a trace.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// The client's `x-request-id` where it is usable, else the trace id. Visible ASCII.
-    pub request_id: HeaderValue,
-    /// 32 lower-case hex digits.
-    trace_id: String,
+    trace_id: TraceId,
     /// As the request brought it, where it is valid.
     traceparent: Option<HeaderValue>,
 }
 
 impl RequestContext {
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let traceparent = headers.get(TRACEPARENT).filter(|value| trace_id_of(value.as_bytes()).is_some());
-        let trace_id = traceparent
-            .and_then(|value| trace_id_of(value.as_bytes()))
-            .map_or_else(|| format!("{:032x}", fastrand::u128(1..)), str::to_owned);
-        let request_id = headers.get(X_REQUEST_ID).filter(|id| is_request_id(id)).cloned();
-        let request_id = request_id
-            .or_else(|| HeaderValue::from_str(&trace_id).ok())
-            .unwrap_or(HeaderValue::from_static("-"));
-        Self { request_id, trace_id, traceparent: traceparent.cloned() }
+        let sent = headers.get(TRACEPARENT).and_then(|value| Some((trace_id_of(value.as_bytes())?, value)));
+        match sent {
+            Some((trace_id, traceparent)) => Self { trace_id, traceparent: Some(traceparent.clone()) },
+            None => Self { trace_id: TraceId::random(), traceparent: None },
+        }
+    }
+
+    /// The client's `x-request-id` where it is usable, else the trace id. Visible ASCII.
+    pub fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        if let Some(id) = headers.get(X_REQUEST_ID).filter(|id| is_request_id(id)) {
+            return id.clone();
+        }
+        let own = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(self.trace_id.as_bytes()));
+        own.unwrap_or(HeaderValue::from_static("-"))
     }
 
     /// The headers that every record of this request gets.
@@ -39,7 +44,7 @@ impl RequestContext {
         let traceparent = || self.traceparent.as_ref().and_then(|value| value.to_str().ok());
         AutomaticHeaders {
             content_type: names.content_type.then_some("application/json"),
-            trace_id: names.trace_id.then(|| self.trace_id.clone()),
+            trace_id: names.trace_id.then_some(self.trace_id),
             timestamp: names.timestamp,
             traceparent: names.traceparent.then(traceparent).flatten().map(str::to_owned),
         }
@@ -49,7 +54,7 @@ impl RequestContext {
 impl<S: Sync> FromRequestParts<S> for RequestContext {
     type Rejection = Infallible;
 
-    /// The middleware has put it there; a router without the middleware makes a new one.
+    /// The service has put it there.
     async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Infallible> {
         let known = parts.extensions.remove::<Self>();
         Ok(known.unwrap_or_else(|| Self::from_headers(&parts.headers)))
@@ -62,10 +67,10 @@ fn is_request_id(id: &HeaderValue) -> bool {
 
 /// The trace id of a valid `traceparent` (W3C Trace Context, section 3.2): version, trace id, parent id and flags
 /// in lower-case hex. Versions above 00 may append fields.
-fn trace_id_of(traceparent: &[u8]) -> Option<&str> {
+fn trace_id_of(traceparent: &[u8]) -> Option<TraceId> {
     let mut parts = std::str::from_utf8(traceparent).ok()?.split('-');
     let version = parts.next().filter(|part| is_hex(part, 2) && *part != "ff")?;
-    let trace_id = parts.next().filter(|part| is_hex(part, TRACE_ID_BYTES) && !is_zero(part))?;
+    let trace_id = parts.next().and_then(TraceId::parse)?;
     parts.next().filter(|part| is_hex(part, 16) && !is_zero(part))?;
     parts.next().filter(|part| is_hex(part, 2))?;
     (version != "00" || parts.next().is_none()).then_some(trace_id)
@@ -85,18 +90,19 @@ mod tests {
 
     const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())])
+    }
+
     fn context(name: &'static str, value: &str) -> RequestContext {
-        RequestContext::from_headers(&HeaderMap::from_iter([(
-            HeaderName::from_static(name),
-            HeaderValue::from_str(value).unwrap(),
-        )]))
+        RequestContext::from_headers(&headers(name, value))
     }
 
     #[test]
     fn the_trace_is_the_one_of_the_request() {
         let traceparent = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
         let headers = context("traceparent", &traceparent).automatic_headers(RecordHeaders::ALL);
-        assert_eq!(headers.trace_id.as_deref(), Some(TRACE_ID));
+        assert_eq!(headers.trace_id, TraceId::parse(TRACE_ID));
         assert_eq!(headers.traceparent, Some(traceparent));
     }
 
@@ -113,23 +119,23 @@ mod tests {
         ] {
             let headers = context("traceparent", &invalid).automatic_headers(RecordHeaders::ALL);
             assert_eq!(headers.traceparent, None, "{invalid}");
-            let trace_id = headers.trace_id.unwrap();
-            assert!(trace_id != TRACE_ID && is_hex(&trace_id, 32), "{invalid}");
+            assert_ne!(headers.trace_id, TraceId::parse(TRACE_ID), "{invalid}");
         }
     }
 
     #[test]
     fn a_later_version_may_append_fields() {
         let later = format!("01-{TRACE_ID}-00f067aa0ba902b7-01-more");
-        assert_eq!(trace_id_of(later.as_bytes()), Some(TRACE_ID));
+        assert_eq!(trace_id_of(later.as_bytes()), TraceId::parse(TRACE_ID));
     }
 
     #[test]
     fn a_usable_request_id_is_kept_and_another_is_replaced() {
-        assert_eq!(context("x-request-id", "abc-1").request_id, "abc-1");
+        let id = |value: &str| context("x-request-id", value).request_id(&headers("x-request-id", value));
+        assert_eq!(id("abc-1"), "abc-1");
         for unusable in ["", "two words", &"x".repeat(129)] {
-            let context = context("x-request-id", unusable);
-            assert_eq!(context.request_id, context.trace_id, "{unusable:?}");
+            let id = id(unusable);
+            assert!(TraceId::parse(id.to_str().unwrap()).is_some(), "{unusable:?}: {id:?}");
         }
     }
 

@@ -7,6 +7,7 @@ use crate::{
         extract::{BatchBody, RequestContext},
         openapi::{NamedRecord, ProduceFailures},
     },
+    produce::Arrival,
 };
 use axum::{extract::State, response::Response};
 
@@ -29,10 +30,10 @@ pub async fn many(
     context: RequestContext,
     BatchBody { format, body }: BatchBody,
 ) -> Result<Response, ApiError> {
-    let deadline = state.pipeline.deadline();
-    let records = parse_batch(&body.bytes, format, &state.envelope_context(&context))?;
+    let arrival = Arrival::now();
+    let records = parse_batch(&body.bytes, format, &state.envelope_context(&context, arrival))?;
     // the body's share of the budget stays reserved: the records hold its bytes until Kafka has answered
-    let verdicts = state.pipeline.submit(&records, deadline).await?;
+    let verdicts = state.pipeline.submit(&records, arrival).await?;
     verdicts
         .iter()
         .filter_map(|verdict| verdict.as_ref().err())

@@ -77,7 +77,10 @@ async fn send_to(
 
 #[cfg(test)]
 mod tests {
-    use crate::{http::testing::App, produce::TopicName};
+    use crate::{
+        http::testing::App,
+        produce::{TopicName, TraceId},
+    };
 
     const RECORD: &str = r#"{"project":"p","value":{"a":1},"topic":"ignored","partition":99}"#;
 
@@ -107,7 +110,7 @@ mod tests {
         let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         app.post_with("/logs", &[("traceparent", traceparent)], RECORD).await;
         let sent = app.producer.sent();
-        assert_eq!(sent[0].0.automatic.trace_id.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(sent[0].0.automatic.trace_id, TraceId::parse("4bf92f3577b34da6a3ce929d0e0e4736"));
         assert_eq!(sent[0].0.automatic.traceparent.as_deref(), Some(traceparent));
     }
 }

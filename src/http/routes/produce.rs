@@ -7,7 +7,7 @@ use crate::{
         extract::{ReadBody, RecordBody, RequestContext},
         openapi::{NamedRecord, ProduceFailures},
     },
-    produce::{self, Receipt},
+    produce::{self, Arrival, Receipt},
 };
 use axum::{extract::State, response::Response};
 
@@ -34,10 +34,10 @@ pub(super) async fn send(
     body: ReadBody,
     target: Target<'_>,
 ) -> Result<Receipt, ApiError> {
-    let deadline = state.pipeline.deadline();
-    let record = parse_record(&body.bytes, target, &state.envelope_context(context))?;
+    let arrival = Arrival::now();
+    let record = parse_record(&body.bytes, target, &state.envelope_context(context, arrival))?;
     // the body's share of the budget stays reserved: the record holds its bytes until Kafka has answered
-    let verdicts = state.pipeline.submit(std::slice::from_ref(&record), deadline).await?;
+    let verdicts = state.pipeline.submit(std::slice::from_ref(&record), arrival).await?;
     let verdict = verdicts.into_iter().next();
     let verdict =
         verdict.unwrap_or_else(|| Err(produce::Error::Internal("a record without a verdict".into())));

@@ -1,7 +1,7 @@
 //! From records to receipts: check, admit, enqueue all in order, await every report to one deadline, apply policy.
 
 use crate::produce::{
-    BATCH_OVERHEAD, Batching, Budget, Delivery, Error, Producer, Receipt, Record, Topic, TopicName,
+    BATCH_OVERHEAD, Batching, Budget, Delivery, Error, Producer, Receipt, Record, Sending, Topic, TopicName,
     admission::{HEADER_OVERHEAD, RECORD_OVERHEAD},
     batch_size,
     delivery::Report,
@@ -31,14 +31,27 @@ pub struct Pipeline {
     settings: Settings,
 }
 
+/// The moment at which the whole body of a request had come, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    at: Instant,
+    /// Milliseconds since the Unix epoch.
+    pub millis: i64,
+}
+
+impl Arrival {
+    pub fn now() -> Self {
+        Self { at: Instant::now(), millis: jiff::Timestamp::now().as_millisecond() }
+    }
+}
+
 /// What became of one record.
 pub type Verdict = Result<Receipt, Error>;
 
 /// A record that passed every check, with what sending it needs.
-struct Admitted {
+struct Admitted<'a> {
     index: usize,
-    topic: Arc<Topic>,
-    metrics: Arc<TopicMetrics>,
+    found: &'a Found,
     reserved: usize,
 }
 
@@ -58,48 +71,38 @@ impl Pipeline {
         &self.budget
     }
 
-    /// When the answer to a request is due whose body has been read now.
-    pub fn deadline(&self) -> Instant {
-        Instant::now() + self.settings.delivery_timeout
-    }
-
-    /// One verdict a record, in order, no later than the deadline. An error of the whole means that nothing
-    /// was written: no connection, or no room for all of the records.
-    pub async fn submit(&self, records: &[Record], deadline: Instant) -> Result<Vec<Verdict>, Error> {
+    /// One verdict a record, in order, no later than the delivery time-out after their arrival. An error of the
+    /// whole means that nothing was written: no connection, or no room for all of the records.
+    pub async fn submit(&self, records: &[Record], arrival: Arrival) -> Result<Vec<Verdict>, Error> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
         if let Some(error) = self.producer.unavailable() {
             return Err(error);
         }
+        let deadline = arrival.at + self.settings.delivery_timeout;
         let topics = self.find_topics(records, deadline).await;
-        if Instant::now() >= deadline {
+        let now = Instant::now();
+        if now >= deadline {
             // what would be sent now could only be answered as unknown
             let reason = "no answer in time about a topic of the request".into();
             return Err(Error::BrokerUnavailable { reason });
         }
         let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(records.len());
         let mut admitted = Vec::with_capacity(records.len());
-        let now_ms = jiff::Timestamp::now().as_millisecond();
         for (index, record) in records.iter().enumerate() {
-            let checked = topics.of(record).and_then(|found| {
-                let size = self.check(record, &found.0, now_ms)?;
-                Ok((found, size))
+            let checked = topics.of(index).and_then(|found| {
+                let size = self.check(record, &found.topic, arrival.millis)?;
+                let headers = record.headers.len() * HEADER_OVERHEAD;
+                Ok(Admitted { index, found, reserved: size - BATCH_OVERHEAD + RECORD_OVERHEAD + headers })
             });
-            match checked {
-                Ok(((topic, metrics), size)) => {
-                    let reserved =
-                        size - BATCH_OVERHEAD + RECORD_OVERHEAD + record.headers.len() * HEADER_OVERHEAD;
-                    admitted.push(Admitted { index, topic, metrics, reserved });
-                    verdicts.push(None);
-                }
-                Err(error) => verdicts.push(Some(Err(error))),
-            }
+            verdicts.push(checked.map(|record| admitted.push(record)).err().map(Err));
         }
         self.reserve(&admitted)?;
-        let reports = self.send(records, &admitted, Batching::Shared, deadline).await;
+        let delivery = self.send(records, &admitted, Batching::Shared, now, deadline).await;
         let mut again = Vec::new();
-        for (sent, report) in admitted.into_iter().zip(reports) {
+        for (slot, sent) in admitted.into_iter().enumerate() {
+            let report = self.report(&delivery, slot);
             if report.as_ref().is_err_and(failed_with_others) {
                 again.push(sent);
             } else {
@@ -151,59 +154,72 @@ impl Pipeline {
         Err(Error::Overloaded { used: self.budget.used(), limit })
     }
 
-    /// Enqueues in order, then waits once. A record without a report at the deadline is unknown.
+    /// Enqueues in order, then waits once, to the deadline at most.
     async fn send(
         &self,
         records: &[Record],
-        admitted: &[Admitted],
+        admitted: &[Admitted<'_>],
         batching: Batching,
+        now: Instant,
         deadline: Instant,
-    ) -> Vec<Report> {
-        let delivery = Delivery::new(admitted.len(), Arc::clone(&self.budget));
-        for (slot, sent) in admitted.iter().enumerate() {
-            let ack = delivery.ack(slot, sent.reserved, Arc::clone(&sent.metrics));
-            self.producer.enqueue(&sent.topic, &records[sent.index], batching, ack);
-        }
+    ) -> Delivery {
+        let delivery = Delivery::new(admitted.len(), Arc::clone(&self.budget), now.into_std());
+        let mut sending = admitted.iter().enumerate().map(|(slot, sent)| Sending {
+            topic: &sent.found.topic,
+            record: &records[sent.index],
+            ack: delivery.ack(slot, sent.reserved, Arc::clone(&sent.found.metrics)),
+        });
+        self.producer.enqueue(&mut sending, batching);
         // the reports that came in time count, whether or not the last one did
         let _ = timeout_at(deadline, delivery.resolved()).await;
-        let timeout_ms = u64::try_from(self.settings.delivery_timeout.as_millis()).unwrap_or(u64::MAX);
-        (0..admitted.len())
-            .map(|slot| delivery.report(slot).cloned().unwrap_or(Err(Error::DeliveryTimeout { timeout_ms })))
-            .collect()
+        delivery
+    }
+
+    /// A record without a report at the deadline is unknown.
+    fn report(&self, delivery: &Delivery, slot: usize) -> Report {
+        delivery.report(slot).cloned().unwrap_or_else(|| {
+            let timeout_ms = u64::try_from(self.settings.delivery_timeout.as_millis()).unwrap_or(u64::MAX);
+            Err(Error::DeliveryTimeout { timeout_ms })
+        })
     }
 
     /// The second and last try of records that failed for their neighbours in a batch.
     async fn send_again_alone(
         &self,
         records: &[Record],
-        again: Vec<Admitted>,
+        again: Vec<Admitted<'_>>,
         deadline: Instant,
         verdicts: &mut [Option<Verdict>],
     ) {
-        let reports = match self.reserve(&again) {
-            Ok(()) => self.send(records, &again, Batching::Alone, deadline).await,
-            Err(error) => vec![Err(error); again.len()],
+        let delivery = match self.reserve(&again) {
+            Ok(()) => Ok(self.send(records, &again, Batching::Alone, Instant::now(), deadline).await),
+            Err(error) => Err(error),
         };
-        for (sent, report) in again.into_iter().zip(reports) {
+        for (slot, sent) in again.into_iter().enumerate() {
+            let report = match &delivery {
+                Ok(delivery) => self.report(delivery, slot),
+                Err(error) => Err(error.clone()),
+            };
             verdicts[sent.index] = Some(verdict(&records[sent.index], report));
         }
     }
 
     /// Every topic of the request, the unknown ones looked up side by side within the deadline.
     async fn find_topics(&self, records: &[Record], deadline: Instant) -> Topics {
-        let mut highest_partitions: HashMap<&TopicName, i32> = HashMap::new();
-        for record in records {
-            let highest = highest_partitions.entry(&record.topic).or_insert(-1);
-            *highest = record.partition.unwrap_or(-1).max(*highest);
-        }
-        let found = highest_partitions.into_iter().map(async |(name, highest_partition)| {
-            let topic = self.find_topic(name, highest_partition, deadline).await;
-            (name.clone(), topic.map(|topic| (topic, self.metrics.topic(name.as_str()))))
-        });
-        Topics(join_all(found).await.into_iter().collect())
+        let (asked, of_record) = distinct_topics(records);
+        let found = match asked.as_slice() {
+            [one] => vec![self.find_topic(one, deadline).await],
+            many => join_all(many.iter().map(|asked| self.find_topic(asked, deadline))).await,
+        };
+        Topics { found, of_record }
     }
 
-    async fn find_topic(
+    async fn find_topic(&self, asked: &AskedTopic<'_>, deadline: Instant) -> Result<Found, Error> {
+        let topic = self.known_or_looked_up(asked.name, asked.highest_partition, deadline).await?;
+        Ok(Found { topic, metrics: self.metrics.topic(asked.name.as_str()) })
+    }
+
+    async fn known_or_looked_up(
         &self,
         name: &TopicName,
         highest_partition: i32,
@@ -231,15 +247,57 @@ impl Pipeline {
 }
 
 /// A topic that can be written to, with its share of the metrics.
-type Found = (Arc<Topic>, Arc<TopicMetrics>);
+struct Found {
+    topic: Arc<Topic>,
+    metrics: Arc<TopicMetrics>,
+}
+
+/// A topic that records of the request name.
+struct AskedTopic<'a> {
+    name: &'a TopicName,
+    /// The highest partition that they name, −1 where they name none.
+    highest_partition: i32,
+}
 
 /// The topics of one request, or why each cannot be written to.
-struct Topics(HashMap<TopicName, Result<Found, Error>>);
+struct Topics {
+    found: Vec<Result<Found, Error>>,
+    /// The index in `found` by the record's index; empty where there is one topic.
+    of_record: Vec<usize>,
+}
 
 impl Topics {
-    fn of(&self, record: &Record) -> Result<Found, Error> {
-        self.0.get(&record.topic).cloned().unwrap_or_else(|| Err(no_verdict()))
+    fn of(&self, record: usize) -> Result<&Found, Error> {
+        let topic = self.of_record.get(record).copied().unwrap_or(0);
+        self.found[topic].as_ref().map_err(Error::clone)
     }
+}
+
+/// The topics that the records name, each once, and which of them each record names; see [`Topics`].
+fn distinct_topics(records: &[Record]) -> (Vec<AskedTopic<'_>>, Vec<usize>) {
+    let mut asked: Vec<AskedTopic<'_>> = Vec::with_capacity(1);
+    let mut of_record = Vec::new();
+    let mut by_name = HashMap::new();
+    let mut last = 0;
+    for (index, record) in records.iter().enumerate() {
+        if asked.get(last).is_none_or(|asked| *asked.name != record.topic) {
+            if index > 0 && of_record.is_empty() {
+                // the second topic: all records so far are of the first
+                of_record = vec![0; index];
+                by_name.insert(asked[0].name, 0);
+            }
+            last = if index == 0 { 0 } else { *by_name.entry(&record.topic).or_insert(asked.len()) };
+            if last == asked.len() {
+                asked.push(AskedTopic { name: &record.topic, highest_partition: -1 });
+            }
+        }
+        if !of_record.is_empty() {
+            of_record.push(last);
+        }
+        let highest = &mut asked[last].highest_partition;
+        *highest = record.partition.unwrap_or(-1).max(*highest);
+    }
+    (asked, of_record)
 }
 
 /// True for a failure that may be a neighbour's. Where a broker refuses one record of a batch, librdkafka (2.12,

@@ -1,5 +1,5 @@
-//! What every request passes, outermost first. One function does most of it, because every layer costs every
-//! request a boxed future:
+//! The whole of the service as one function from request to answer. What every request passes is here and not in
+//! layers of the router, each of which costs every request several allocations:
 //!
 //! 1. the request's id and trace; metrics; one line of log a request, one more a failure
 //! 2. `Connection: close` while the service drains
@@ -11,79 +11,99 @@ use super::{
     ApiError, AppState,
     error::Failure,
     extract::{RequestContext, X_REQUEST_ID},
+    route::Route,
+    router,
 };
+use crate::telemetry::metrics::RequestMetrics;
 use axum::{
-    Router,
-    extract::{MatchedPath, Request, State},
-    middleware::{Next, from_fn_with_state},
+    BoxError, Router,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, Method, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, header};
+use hyper::body::Body;
 use std::{
     any::Any,
+    convert::Infallible,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanic};
+use tower_service::Service as _;
 use tracing::Level;
 
-/// The `route` label of requests that no route takes.
-const UNMATCHED: &str = "unmatched";
-
-/// Wraps every route and the fallbacks that `router` has so far.
-pub fn wrap(router: Router<AppState>, state: AppState) -> Router<AppState> {
-    // axum applies the last layer first
-    router.layer(CatchPanicLayer::custom(panic_answer)).layer(from_fn_with_state(state, observe))
-}
-
-async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let context = RequestContext::from_headers(request.headers());
-    let request_id = context.request_id.clone();
-    let method = method_label(request.method());
-    let matched = request.extensions().get::<MatchedPath>().cloned();
-    request.extensions_mut().insert(context);
-
-    let mut response = next.run(request).await;
-
-    let route = matched.as_ref().map_or(UNMATCHED, |path| route_label(path.as_str()));
-    let duration = started.elapsed();
-    state.metrics.observe_request(method, route, response.status().as_str(), duration);
-    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
-        log_failure(&failure, &request_id, route);
-    }
-    log_request(&request_id, method, route, &response, duration);
-    response.headers_mut().insert(X_REQUEST_ID, request_id);
-    if state.readiness.is_draining() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-/// The route's path without the trailing slash that is accepted on it.
-fn route_label(matched: &str) -> &str {
-    matched.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(matched)
-}
-
 /// A closed set: any token may be a method.
-fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
+const METHODS: [&str; 8] = ["POST", "GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+
+/// What a request is answered with.
+pub type Answer = http::Response<UnsyncBoxBody<Bytes, BoxError>>;
+
+/// Makes the answer in place of a handler that panicked.
+type PanicAnswer = fn(Box<dyn Any + Send>) -> Response;
+
+/// Answers requests. Cloning is cheap.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    state: AppState,
+    routes: CatchPanic<Router, PanicAnswer>,
+    /// By route, then by method; made with the first request.
+    metrics: [[OnceLock<RequestMetrics>; METHODS.len()]; Route::COUNT],
+}
+
+impl Service {
+    /// Serves every route.
+    pub fn new(state: AppState) -> Self {
+        let routes = CatchPanic::custom(router(state.clone()), panic_answer as PanicAnswer);
+        Self(Arc::new(Inner { state, routes, metrics: Default::default() }))
+    }
+
+    /// The answer to one request; never an error.
+    pub async fn answer<B>(&self, mut request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let started = Instant::now();
+        let Inner { state, routes, .. } = &*self.0;
+        let context = RequestContext::from_headers(request.headers());
+        let request_id = context.request_id(request.headers());
+        let method = method_index(request.method());
+        let route = Route::of(request.uri().path());
+        request.extensions_mut().insert(context);
+
+        let Ok::<_, Infallible>(mut answer) = routes.clone().call(request).await;
+
+        let duration = started.elapsed();
+        self.metrics(route, method).observe(answer.status().as_str(), duration);
+        if let Some(failure) = answer.extensions_mut().remove::<Failure>() {
+            log_failure(&failure, &request_id, route.label());
+        }
+        log_request(&request_id, METHODS[method], route.label(), &answer, duration);
+        answer.headers_mut().insert(X_REQUEST_ID, request_id);
+        if state.readiness.is_draining() {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    fn metrics(&self, route: Route, method: usize) -> &RequestMetrics {
+        let Inner { state, metrics, .. } = &*self.0;
+        metrics[route.index()][method].get_or_init(|| state.metrics.request(METHODS[method], route.label()))
     }
 }
 
-fn log_request(id: &HeaderValue, method: &str, route: &str, response: &Response, duration: Duration) {
+/// The method's place in [`METHODS`].
+fn method_index(method: &Method) -> usize {
+    METHODS.iter().position(|&known| known == method.as_str()).unwrap_or(METHODS.len() - 1)
+}
+
+fn log_request(id: &HeaderValue, method: &str, route: &str, answer: &Answer, duration: Duration) {
     tracing::debug!(
         request_id = text(id),
         method,
         route,
-        status = response.status().as_u16(),
+        status = answer.status().as_u16(),
         duration_ms = duration.as_secs_f64() * 1000.0,
         "request"
     );
@@ -162,6 +182,7 @@ mod tests {
 
     #[test]
     fn methods_are_a_closed_set() {
-        assert_eq!(method_label(&Method::from_bytes(b"BREW").unwrap()), "other");
+        assert_eq!(METHODS[method_index(&Method::from_bytes(b"BREW").unwrap())], "other");
+        assert_eq!(METHODS[method_index(&Method::DELETE)], "DELETE");
     }
 }
