@@ -51,8 +51,8 @@ impl Flusher {
         }
     }
 
-    /// Starts the thread that flushes, at most once a `linger` where there is more than a few records; it ends when the cluster is dropped. Without a linger
-    /// there is nothing to do.
+    /// Starts the thread that flushes, at most once a `linger` where there are more than a few records. It ends when
+    /// the cluster is dropped. Without a linger there is nothing to do.
     pub(super) fn start(
         self: &Arc<Self>,
         cluster: Weak<Cluster>,

@@ -6,17 +6,20 @@ use crate::{
     config::Config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
     produce::{
-        Arrival, AutomaticHeaders, Budget, Outcome, Pipeline, Producer as _, Record, Settings, TopicName,
-        Verdict,
+        Arrival, AutomaticHeaders, Budget, Delivery, Header, Outcome, Pipeline, Producer as _, Record,
+        Settings, TopicName, Verdict,
     },
     telemetry::metrics::Metrics,
 };
+use bytes::Bytes;
 use futures_util::future::join_all;
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList, bindings as sys,
     consumer::{BaseConsumer, Consumer as _},
+    message::Headers as _,
     mocking::MockCluster,
     producer::Producer as _,
+    types::RDKafkaErrorCode,
 };
 use std::{
     sync::Arc,
@@ -63,15 +66,10 @@ impl Service {
     }
 
     async fn send(&self, value: impl ToString) -> Verdict {
-        let record = Record {
-            topic: TopicName::parse(TOPIC).unwrap(),
-            partition: None,
-            key: None,
-            value: Some(value.to_string().into()),
-            headers: Vec::new(),
-            automatic: Arc::new(AutomaticHeaders::default()),
-            timestamp: 1_795_228_481_123,
-        };
+        self.submit(Record { value: Some(value.to_string().into()), ..record() }).await
+    }
+
+    async fn submit(&self, record: Record) -> Verdict {
         let mut verdicts = self.pipeline.submit(&[record], Arrival::now()).await.unwrap();
         verdicts.remove(0)
     }
@@ -86,8 +84,21 @@ impl Service {
     }
 }
 
-/// The values in the only partition of the topic, from its beginning to the first record with the value `last`.
-fn read_until(bootstrap_servers: &str, last: &str) -> Vec<String> {
+/// A tombstone without key or headers.
+fn record() -> Record {
+    Record {
+        topic: TopicName::parse(TOPIC).unwrap(),
+        partition: None,
+        key: None,
+        value: None,
+        headers: Vec::new(),
+        automatic: Arc::new(AutomaticHeaders::default()),
+        timestamp: 1_795_228_481_123,
+    }
+}
+
+/// A consumer at the beginning of the topic's only partition.
+fn reader(bootstrap_servers: &str) -> BaseConsumer {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap_servers)
         .set("group.id", "reader")
@@ -96,6 +107,12 @@ fn read_until(bootstrap_servers: &str, last: &str) -> Vec<String> {
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(TOPIC, 0, Offset::Beginning).unwrap();
     consumer.assign(&partitions).unwrap();
+    consumer
+}
+
+/// The values in the only partition of the topic, from its beginning to the first record with the value `last`.
+fn read_until(bootstrap_servers: &str, last: &str) -> Vec<String> {
+    let consumer = reader(bootstrap_servers);
     let mut values = Vec::new();
     while values.last().is_none_or(|value| value != last) {
         let message = consumer.poll(Duration::from_secs(10)).expect("the last record is there").unwrap();
@@ -168,4 +185,61 @@ async fn a_topic_that_is_not_there_is_told_from_one_that_cannot_be_asked_for() {
     let answer = service.producer.look_up_topic(&absent).await;
     assert_eq!(answer.unwrap_err().tag(), "unknown_topic");
     assert!(service.producer.known_topic(&absent).unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_record_reaches_kafka_to_the_byte() {
+    let (cluster, service) = start();
+    service.becomes_ready(true).await;
+    let header = |name: &str, value: Option<&'static [u8]>| Header {
+        name: name.into(),
+        value: value.map(Bytes::from_static),
+    };
+    let headers = vec![
+        header("binary", Some(b"a\0b\xff")),
+        header("empty", Some(b"")),
+        header("null", None),
+        header("binary", Some(b"again")),
+    ];
+    let full = Record {
+        key: Some(Bytes::from_static(b"k\0\xff")),
+        value: Some(Bytes::from_static(b"v\0\xff")),
+        headers: headers.clone(),
+        ..record()
+    };
+    let empty = Record { key: Some(Bytes::new()), value: Some(Bytes::new()), ..record() };
+    for sent in [full, empty, record()] {
+        service.submit(sent).await.unwrap();
+    }
+
+    let reader = reader(cluster.bootstrap_servers());
+    let read = || reader.poll(Duration::from_secs(10)).expect("the record is there").unwrap();
+    let full = read();
+    assert_eq!((full.key(), full.payload()), (Some(&b"k\0\xff"[..]), Some(&b"v\0\xff"[..])));
+    let landed: Vec<_> =
+        full.headers().unwrap().iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect();
+    let expected: Vec<_> =
+        headers.into_iter().map(|h| (h.name, h.value.map(|value| value.to_vec()))).collect();
+    assert_eq!(landed, expected);
+    assert_eq!(full.timestamp().to_millis(), Some(1_795_228_481_123));
+    let empty = read();
+    assert_eq!((empty.key(), empty.payload()), (Some(&b""[..]), Some(&b""[..])));
+    let null = read();
+    assert_eq!((null.key(), null.payload()), (None, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_record_that_librdkafka_does_not_take_comes_back_with_its_ack() {
+    let (_cluster, service) = start();
+    service.becomes_ready(true).await;
+    service.send("{}").await.unwrap();
+    let budget = Budget::new(1000);
+    let delivery = Delivery::new(1, budget, Instant::now());
+    let ack = delivery.ack(0, 0, Metrics::for_tests().topic(TOPIC));
+    let producer = service.producer.cluster.shared();
+    let topic = producer.topic(&TopicName::parse(TOPIC).unwrap()).unwrap();
+    let (code, ack) = topic.send(&record(), Some(7), Box::new(ack)).err().unwrap();
+    assert_eq!(code, RDKafkaErrorCode::UnknownPartition);
+    drop(ack);
+    delivery.resolved().await;
 }
