@@ -12,6 +12,7 @@ mod flusher;
 mod link;
 mod metadata;
 pub mod native;
+mod outlet;
 // reached by the micro-benchmarks
 pub mod partitioner;
 mod polled;

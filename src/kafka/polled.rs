@@ -66,7 +66,7 @@ impl PolledProducer {
         if let Some(topic) = self.topics.read().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Some(Arc::clone(topic));
         }
-        let topic = Arc::new(NativeTopic::new(Arc::clone(&self.producer), name.as_str())?);
+        let topic = Arc::new(NativeTopic::new(Arc::clone(&self.producer), name.clone())?);
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(topics.entry(name.clone()).or_insert(topic)))
     }

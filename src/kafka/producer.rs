@@ -4,24 +4,23 @@ use super::{
     admin::{Admin, Created},
     client,
     cluster::Cluster,
-    error, events,
+    events,
     flusher::Flusher,
     link::{CreateTopics, Link, LinkHandle, LinkSettings},
     metadata::Topics,
-    native::topic::NativeTopic,
-    partitioner,
-    polled::{PolledProducer, StartError},
+    outlet::Outlet,
+    polled::StartError,
     topic_config,
 };
 use crate::{
-    config::{Config, Partitioner},
+    config::Config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
-    produce::{Batching, Error, Producer, Record, Sending, Topic, TopicLookup, TopicName},
+    produce::{Ack, Batching, Error, Producer, Topic, TopicLookup, TopicName},
     telemetry::metrics::Metrics,
 };
 use std::{
-    ptr,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -33,13 +32,16 @@ const AUTO_CREATE_POLL: Duration = Duration::from_millis(250);
 /// How long a broker may take to make a topic; one that never does is set up not to.
 const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Pause between two looks at whether records wait for the end of a flush.
+const FLUSHER_POLL: Duration = Duration::from_millis(1);
+
 /// The one producer of the service, with all that keeps it connected.
 pub struct KafkaProducer {
     pub(super) cluster: Arc<Cluster>,
     topics: Arc<Topics>,
+    outlet: Arc<Outlet>,
     flusher: Arc<Flusher>,
     readiness: Arc<Readiness>,
-    partitioner: Partitioner,
     auto_create_topics: bool,
     _link: LinkHandle,
 }
@@ -57,8 +59,6 @@ impl KafkaProducer {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
         let cluster = Cluster::start(&config.kafka, &config.limits, events, supervisor.alarm())?;
-        let linger = Duration::from_secs_f64(config.kafka.linger_ms / 1000.0);
-        flusher.start(Arc::downgrade(&cluster), linger, &supervisor.alarm())?;
         let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
         let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
         let admin = Arc::new(Admin::new(&client::admin(&config.kafka)));
@@ -77,12 +77,19 @@ impl KafkaProducer {
                 retries: config.kafka.connect_retries,
             },
         };
+        let outlet = Arc::new(Outlet {
+            cluster: Arc::clone(&cluster),
+            topics: Arc::clone(&topics),
+            partitioner: config.kafka.partitioner,
+        });
+        let linger = Duration::from_secs_f64(config.kafka.linger_ms / 1000.0);
+        flusher.start(Arc::downgrade(&outlet), linger, &supervisor.alarm())?;
         Ok(Arc::new(Self {
             cluster,
             topics,
+            outlet,
             flusher,
             readiness,
-            partitioner: config.kafka.partitioner,
             auto_create_topics: config.kafka.allow_auto_create_topics,
             _link: link.start()?,
         }))
@@ -90,14 +97,11 @@ impl KafkaProducer {
 
     /// Waits until every record has its delivery report. Blocks for up to `timeout`.
     pub fn flush(&self, timeout: Duration) -> Result<(), rdkafka::error::KafkaError> {
-        self.cluster.flush(timeout)
-    }
-
-    fn partition(&self, topic: &Topic, record: &Record) -> Option<i32> {
-        record.partition.or_else(|| match self.partitioner {
-            Partitioner::Java => None,
-            Partitioner::Tenant => partitioner::tenant(record, topic.partitions),
-        })
+        let end = Instant::now() + timeout;
+        while self.flusher.is_flushing() && Instant::now() < end {
+            thread::sleep(FLUSHER_POLL);
+        }
+        self.cluster.flush(end.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -164,48 +168,20 @@ impl Producer for KafkaProducer {
         })
     }
 
-    fn enqueue<'a>(&self, records: &mut dyn Iterator<Item = Sending<'a>>, batching: Batching) {
-        let guard;
-        let alone;
-        let producer: &PolledProducer = match batching {
+    fn enqueue(&self, records: &mut dyn Iterator<Item = Ack>, batching: Batching) {
+        match batching {
             Batching::Shared => {
-                guard = self.cluster.shared();
-                &guard
+                let deferred = self.flusher.defer(records);
+                let send = || self.outlet.send(&self.outlet.cluster.shared(), records);
+                self.flusher.enqueued(deferred.unwrap_or_else(send));
             }
-            Batching::Alone => match self.cluster.alone() {
-                Ok(producer) => {
-                    alone = producer;
-                    &alone
-                }
-                Err(error) => {
-                    let refused = || Error::BrokerUnavailable { reason: error.to_string() };
-                    return records.for_each(|sending| sending.ack.report(Err(refused()), Instant::now()));
-                }
+            Batching::Alone => match self.outlet.cluster.alone() {
+                Ok(producer) => drop(self.outlet.send(&producer, records)),
+                Err(error) => records.for_each(|ack| {
+                    let reason = error.to_string();
+                    ack.report(Err(Error::BrokerUnavailable { reason }), Instant::now());
+                }),
             },
-        };
-        let mut last: Option<(&Topic, Arc<NativeTopic>)> = None;
-        let mut count = 0;
-        for Sending { topic, record, ack } in records {
-            count += 1;
-            let native = match &last {
-                Some((of, native)) if ptr::eq(*of, topic) => native,
-                _ => match producer.topic(&topic.name) {
-                    Some(native) => &last.insert((topic, native)).1,
-                    None => {
-                        ack.report(Err(Error::UnknownTopic(topic.name.clone())), Instant::now());
-                        continue;
-                    }
-                },
-            };
-            let partition = self.partition(topic, record);
-            if let Err((code, ack)) = native.send(record, partition, Box::new(ack)) {
-                ack.report(Err(error::of_enqueue(code, &topic.name, partition)), Instant::now());
-                if error::doubts_topic(code) {
-                    self.topics.forget(&topic.name);
-                    producer.forget_topic(&topic.name);
-                }
-            }
         }
-        self.flusher.enqueued(count);
     }
 }

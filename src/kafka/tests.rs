@@ -6,8 +6,8 @@ use crate::{
     config::Config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
     produce::{
-        Arrival, AutomaticHeaders, Budget, Delivery, Header, Outcome, Pipeline, Producer as _, Record,
-        Settings, TopicName, Verdict,
+        Admitted, Arrival, AutomaticHeaders, Budget, Delivery, Header, Outcome, Pipeline, Producer as _,
+        Record, Settings, Submission, TopicName, Verdict,
     },
     telemetry::metrics::Metrics,
 };
@@ -70,7 +70,7 @@ impl Service {
     }
 
     async fn submit(&self, record: Record) -> Verdict {
-        let mut verdicts = self.pipeline.submit(&[record], Arrival::now()).await.unwrap();
+        let mut verdicts = self.pipeline.submit(vec![record], Arrival::now()).await.unwrap();
         verdicts.remove(0)
     }
 
@@ -233,12 +233,13 @@ async fn a_record_that_librdkafka_does_not_take_comes_back_with_its_ack() {
     let (_cluster, service) = start();
     service.becomes_ready(true).await;
     service.send("{}").await.unwrap();
-    let budget = Budget::new(1000);
-    let delivery = Delivery::new(1, budget, Instant::now());
-    let ack = delivery.ack(0, 0, Metrics::for_tests().topic(TOPIC));
+    let submission = Arc::new(Submission::to_one_topic([record()].into()));
+    let admitted = [Admitted { record: 0, reserved: 0 }];
+    let delivery = Delivery::new(submission, admitted, Budget::new(1000), Instant::now());
+    let ack = delivery.acks().next().unwrap();
     let producer = service.producer.cluster.shared();
     let topic = producer.topic(&TopicName::parse(TOPIC).unwrap()).unwrap();
-    let (code, ack) = topic.send(&record(), Some(7), Box::new(ack)).err().unwrap();
+    let (code, ack) = topic.send(Some(7), Box::new(ack)).err().unwrap();
     assert_eq!(code, RDKafkaErrorCode::UnknownPartition);
     drop(ack);
     delivery.resolved().await;

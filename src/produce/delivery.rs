@@ -1,8 +1,11 @@
 //! The meeting point of one request and the delivery reports of its records: one allocation of outcomes and
 //! one wake-up a request, however many records it has.
 
-use super::{Budget, Error, Outcome};
-use crate::telemetry::metrics::{SendStatus, TopicMetrics};
+use super::{
+    Budget, Error, Outcome, Record,
+    submission::{Found, Submission},
+};
+use crate::telemetry::metrics::SendStatus;
 use smallvec::SmallVec;
 use std::{
     sync::{
@@ -25,47 +28,60 @@ pub struct Written {
 /// What became of one record: written, or why not.
 pub type Report = Result<Written, Error>;
 
-/// The reports of records that were sent together, awaited as one.
+/// A record of a submission that passed every check.
+pub struct Admitted {
+    /// Its index.
+    pub record: usize,
+    /// Bytes of the budget that are reserved for it.
+    pub reserved: usize,
+}
+
+/// The reports of records that are sent together, awaited as one.
 pub struct Delivery {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    reports: SmallVec<[OnceLock<Report>; 1]>,
+    submission: Arc<Submission>,
+    slots: SmallVec<[Slot; 1]>,
     unresolved: AtomicUsize,
     resolved: Notify,
     budget: Arc<Budget>,
     enqueued: Instant,
 }
 
-/// The right and the duty to report on one record. Dropped without a report, the record's outcome is unknown.
-/// The bytes that the record had reserved are given back with the report, not with the end of the request.
+struct Slot {
+    admitted: Admitted,
+    report: OnceLock<Report>,
+}
+
+/// A record to send, with the right and the duty to report on it. Dropped without a report, the record's outcome is
+/// unknown. The bytes that the record had reserved are given back with the report, not with the end of the request.
 pub struct Ack {
     shared: Arc<Shared>,
-    index: usize,
-    reserved: usize,
-    metrics: Arc<TopicMetrics>,
+    slot: usize,
     reported: bool,
 }
 
 impl Delivery {
-    /// For so many records, for each of which bytes of the budget are reserved, and which are enqueued now.
-    pub fn new(records: usize, budget: Arc<Budget>, enqueued: Instant) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                reports: (0..records).map(|_| OnceLock::new()).collect(),
-                unresolved: AtomicUsize::new(records),
-                resolved: Notify::new(),
-                budget,
-                enqueued,
-            }),
-        }
+    /// For records that are enqueued now, and for each of which bytes of the budget are reserved.
+    pub fn new(
+        submission: Arc<Submission>,
+        admitted: impl IntoIterator<Item = Admitted>,
+        budget: Arc<Budget>,
+        enqueued: Instant,
+    ) -> Self {
+        let slots: SmallVec<_> =
+            admitted.into_iter().map(|admitted| Slot { admitted, report: OnceLock::new() }).collect();
+        let unresolved = AtomicUsize::new(slots.len());
+        let resolved = Notify::new();
+        Self { shared: Arc::new(Shared { submission, slots, unresolved, resolved, budget, enqueued }) }
     }
 
-    /// The ack of the record at `index`, of which there may be one. `reserved` bytes of the budget must have
-    /// been reserved for it.
-    pub fn ack(&self, index: usize, reserved: usize, metrics: Arc<TopicMetrics>) -> Ack {
-        Ack { shared: Arc::clone(&self.shared), index, reserved, metrics, reported: false }
+    /// The acks of all records, in their order. To be called once: each record has one ack.
+    pub fn acks(&self) -> impl Iterator<Item = Ack> {
+        let ack = |slot| Ack { shared: Arc::clone(&self.shared), slot, reported: false };
+        (0..self.shared.slots.len()).map(ack)
     }
 
     /// Resolves when every record has its report.
@@ -75,26 +91,44 @@ impl Delivery {
         }
     }
 
-    /// The report on the record at `index`; None while there is none.
-    pub fn report(&self, index: usize) -> Option<&Report> {
-        self.shared.reports[index].get()
+    /// Each record with its report; None while there is none.
+    pub fn reports(&self) -> impl Iterator<Item = (&Admitted, Option<&Report>)> {
+        self.shared.slots.iter().map(|slot| (&slot.admitted, slot.report.get()))
     }
 }
 
 impl Ack {
+    /// The record to send.
+    pub fn record(&self) -> &Record {
+        &self.shared.submission.records[self.slot().admitted.record]
+    }
+
+    /// The topic that it goes to. An error is a bug: such a record is not admitted.
+    pub fn found(&self) -> Result<&Found, Error> {
+        self.shared.submission.found(self.slot().admitted.record)
+    }
+
     /// Gives the record its only report, which came at `now`.
     pub fn report(mut self, report: Report, now: Instant) {
         self.resolve(report, now);
+    }
+
+    fn slot(&self) -> &Slot {
+        &self.shared.slots[self.slot]
     }
 
     fn resolve(&mut self, report: Report, now: Instant) {
         if std::mem::replace(&mut self.reported, true) {
             return;
         }
-        self.metrics.observe(status(&report), now.saturating_duration_since(self.shared.enqueued));
-        // the slot is empty: there is one ack an index, and it reports once
-        let _ = self.shared.reports[self.index].set(report);
-        self.shared.budget.release_record(self.reserved);
+        let Slot { admitted, report: slot } = self.slot();
+        if let Ok(found) = self.found() {
+            let duration = now.saturating_duration_since(self.shared.enqueued);
+            found.metrics.observe(status(&report), duration);
+        }
+        // the slot is empty: there is one ack a slot, and it reports once
+        let _ = slot.set(report);
+        self.shared.budget.release_record(admitted.reserved);
         if self.shared.unresolved.fetch_sub(1, AcqRel) == 1 {
             self.shared.resolved.notify_one();
         }
@@ -121,33 +155,41 @@ fn status(report: &Report) -> SendStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::Metrics;
+    use crate::produce::fake::record;
 
-    fn delivery(records: usize) -> (Delivery, Arc<TopicMetrics>, Arc<Budget>) {
+    fn delivery(records: usize) -> (Delivery, Arc<Budget>) {
         let budget = Budget::new(1000);
         assert!(budget.reserve_records(10 * records, records));
-        (Delivery::new(records, budget.clone(), Instant::now()), Metrics::for_tests().topic("t"), budget)
+        let all = (0..records).map(|_| record("t")).collect();
+        let admitted = (0..records).map(|record| Admitted { record, reserved: 10 });
+        let submission = Arc::new(Submission::to_one_topic(all));
+        (Delivery::new(submission, admitted, budget.clone(), Instant::now()), budget)
+    }
+
+    fn reports(delivery: &Delivery) -> Vec<Option<Report>> {
+        delivery.reports().map(|(_, report)| report.cloned()).collect()
     }
 
     #[tokio::test]
     async fn it_resolves_with_the_last_report() {
-        let (delivery, metrics, budget) = delivery(2);
-        let (first, second) = (delivery.ack(0, 10, metrics.clone()), delivery.ack(1, 10, metrics));
+        let (delivery, budget) = delivery(2);
+        let [first, second] = <[Ack; 2]>::try_from(delivery.acks().collect::<Vec<_>>()).ok().unwrap();
         second.report(Ok(Written { partition: 1, offset: Some(7), append_time: None }), Instant::now());
-        assert!(delivery.report(0).is_none());
+        assert!(reports(&delivery)[0].is_none());
         assert_eq!(budget.used(), 10);
         first.report(Ok(Written { partition: 0, offset: None, append_time: None }), Instant::now());
         delivery.resolved().await;
-        assert_eq!(delivery.report(1).unwrap().as_ref().unwrap().offset, Some(7));
+        assert_eq!(reports(&delivery)[1].as_ref().unwrap().as_ref().unwrap().offset, Some(7));
         assert_eq!((budget.used(), budget.records()), (0, 0));
     }
 
     #[tokio::test]
     async fn an_ack_that_is_dropped_leaves_the_outcome_unknown() {
-        let (delivery, metrics, budget) = delivery(1);
-        drop(delivery.ack(0, 10, metrics));
+        let (delivery, budget) = delivery(1);
+        drop(delivery.acks().next());
         delivery.resolved().await;
-        let error = delivery.report(0).unwrap().as_ref().unwrap_err();
+        let reports = reports(&delivery);
+        let error = reports[0].as_ref().unwrap().as_ref().unwrap_err();
         assert_eq!(error.outcome(), super::super::Outcome::Unknown);
         assert_eq!(budget.used(), 0);
     }

@@ -1,8 +1,10 @@
 //! A producer that does what a test tells it to.
 
 use super::{
-    Ack, Batching, Error, Producer, Record, Sending, Topic, TopicConfig, TopicLookup, TopicName, Written,
+    Ack, AutomaticHeaders, Batching, Error, Producer, Record, Topic, TopicConfig, TopicLookup, TopicName,
+    Written,
 };
+use bytes::Bytes;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -11,6 +13,19 @@ use std::{
     },
     time::Instant,
 };
+
+/// A record of now, without key or headers.
+pub fn record(topic: &str) -> Record {
+    Record {
+        topic: TopicName::parse(topic).unwrap(),
+        partition: None,
+        key: None,
+        value: Some(Bytes::from_static(b"{}")),
+        headers: Vec::new(),
+        automatic: Arc::new(AutomaticHeaders::default()),
+        timestamp: jiff::Timestamp::now().as_millisecond(),
+    }
+}
 
 /// What happens to the next record that is enqueued.
 pub enum Step {
@@ -78,24 +93,21 @@ impl Producer for FakeProducer {
         Box::pin(std::future::ready(answer))
     }
 
-    fn enqueue<'a>(&self, records: &mut dyn Iterator<Item = Sending<'a>>, batching: Batching) {
-        records.for_each(|Sending { record, ack, .. }| self.play(record, batching, ack));
+    fn enqueue(&self, records: &mut dyn Iterator<Item = Ack>, batching: Batching) {
+        records.for_each(|ack| self.play(batching, ack));
     }
 }
 
 impl FakeProducer {
-    fn play(&self, record: &Record, batching: Batching, ack: Ack) {
+    fn play(&self, batching: Batching, ack: Ack) {
         let offset = self.sent.lock().unwrap().len();
-        self.sent.lock().unwrap().push((record.clone(), batching));
+        self.sent.lock().unwrap().push((ack.record().clone(), batching));
+        let partition = ack.record().partition.unwrap_or(0);
         let step = self.steps.lock().unwrap().pop_front();
         let again = || self.last_failure.lock().unwrap().clone().filter(|_| batching == Batching::Alone);
         match step.or_else(|| again().map(Step::Fails)).unwrap_or(Step::Written) {
             Step::Written => ack.report(
-                Ok(Written {
-                    partition: record.partition.unwrap_or(0),
-                    offset: i64::try_from(offset).ok(),
-                    append_time: None,
-                }),
+                Ok(Written { partition, offset: i64::try_from(offset).ok(), append_time: None }),
                 Instant::now(),
             ),
             Step::Fails(error) => {

@@ -1,6 +1,6 @@
 //! What the pipeline needs of Kafka. The adapter in `crate::kafka` is the real one; tests script their own.
 
-use super::{Ack, Error, Record, Topic, TopicName};
+use super::{Ack, Error, Topic, TopicName};
 use std::{future::Future, pin::Pin, sync::Arc};
 
 /// Whether a record may share a Kafka record batch with others.
@@ -9,13 +9,6 @@ pub enum Batching {
     Shared,
     /// For a record that failed only because of its neighbours in a batch.
     Alone,
-}
-
-/// A record that is to be sent.
-pub struct Sending<'a> {
-    pub topic: &'a Topic,
-    pub record: &'a Record,
-    pub ack: Ack,
 }
 
 /// What Kafka says of a topic, in a while.
@@ -35,5 +28,5 @@ pub trait Producer: Send + Sync {
 
     /// Hands the records over, in order, without waiting. Each ack gets exactly one report, also where the record
     /// is refused at once.
-    fn enqueue<'a>(&self, records: &mut dyn Iterator<Item = Sending<'a>>, batching: Batching);
+    fn enqueue(&self, records: &mut dyn Iterator<Item = Ack>, batching: Batching);
 }

@@ -33,7 +33,7 @@ pub async fn many(
     let arrival = Arrival::now();
     let records = parse_batch(&body.bytes, format, &state.envelope_context(&context, arrival))?;
     // the body's share of the budget stays reserved: the records hold its bytes until Kafka has answered
-    let verdicts = state.pipeline.submit(&records, arrival).await?;
+    let verdicts = state.pipeline.submit(records, arrival).await?;
     verdicts
         .iter()
         .filter_map(|verdict| verdict.as_ref().err())

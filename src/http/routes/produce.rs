@@ -37,7 +37,7 @@ pub(super) async fn send(
     let arrival = Arrival::now();
     let record = parse_record(&body.bytes, target, &state.envelope_context(context, arrival))?;
     // the body's share of the budget stays reserved: the record holds its bytes until Kafka has answered
-    let verdicts = state.pipeline.submit(std::slice::from_ref(&record), arrival).await?;
+    let verdicts = state.pipeline.submit([record], arrival).await?;
     let verdict = verdicts.into_iter().next();
     let verdict =
         verdict.unwrap_or_else(|| Err(produce::Error::Internal("a record without a verdict".into())));

@@ -2,7 +2,10 @@
 //! header's name, and has librdkafka look the topic up under its write lock, for every record.
 #![expect(unsafe_code, reason = "rdkafka has no topic handles")]
 
-use crate::{kafka::context::Context, produce::Record};
+use crate::{
+    kafka::context::Context,
+    produce::{Ack, Record, TopicName},
+};
 use rdkafka::{
     bindings::{self as sys, rd_kafka_vtype_t as Type, rd_kafka_vu_s__bindgen_ty_1 as Value},
     producer::{BaseProducer, Producer as _},
@@ -20,6 +23,7 @@ const UNASSIGNED: i32 = -1;
 
 /// One topic of one producer.
 pub struct NativeTopic {
+    name: TopicName,
     topic: NonNull<sys::rd_kafka_topic_t>,
     /// librdkafka's topics must not outlive its client.
     producer: Arc<BaseProducer<Context>>,
@@ -32,32 +36,36 @@ unsafe impl Sync for NativeTopic {}
 
 impl NativeTopic {
     /// None where librdkafka refuses the name. Waits for nothing.
-    pub fn new(producer: Arc<BaseProducer<Context>>, name: &str) -> Option<Self> {
-        let name = CString::new(name).ok()?;
+    pub fn new(producer: Arc<BaseProducer<Context>>, name: TopicName) -> Option<Self> {
+        let text = CString::new(name.as_str()).ok()?;
         // SAFETY: the client and the name are alive; librdkafka copies the name. The default settings are asked for.
         let topic = unsafe {
-            sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), ptr::null_mut())
+            sys::rd_kafka_topic_new(producer.client().native_ptr(), text.as_ptr(), ptr::null_mut())
         };
-        NonNull::new(topic).map(|topic| Self { topic, producer })
+        NonNull::new(topic).map(|topic| Self { name, topic, producer })
     }
 
-    /// Hands the record to librdkafka, which copies it, without waiting. `opaque` comes back with the delivery
+    /// Its name.
+    pub fn name(&self) -> &TopicName {
+        &self.name
+    }
+
+    /// Hands the ack's record to librdkafka, which copies it, without waiting. The ack comes back with the delivery
     /// report, or here where librdkafka does not take the record. A `partition` of None lets it choose.
-    pub fn send<O: IntoOpaque>(
-        &self,
-        record: &Record,
-        partition: Option<i32>,
-        opaque: O,
-    ) -> Result<(), (RDKafkaErrorCode, O)> {
+    pub fn send(&self, partition: Option<i32>, ack: Box<Ack>) -> Result<(), (RDKafkaErrorCode, Box<Ack>)> {
+        let record = ack.record();
         let headers = Headers::of(record);
-        let opaque = opaque.into_ptr();
+        let (value, key) = (bytes(record.value.as_deref()), bytes(record.key.as_deref()));
+        let timestamp = record.timestamp;
+        // the record lives as long as the ack, which is the opaque
+        let opaque = ack.into_ptr();
         let fields = [
             field(Type::RD_KAFKA_VTYPE_RKT, Value { rkt: self.topic.as_ptr() }),
             field(Type::RD_KAFKA_VTYPE_PARTITION, Value { i32_: partition.unwrap_or(UNASSIGNED) }),
             field(Type::RD_KAFKA_VTYPE_MSGFLAGS, Value { i: sys::RD_KAFKA_MSG_F_COPY }),
-            field(Type::RD_KAFKA_VTYPE_VALUE, bytes(record.value.as_deref())),
-            field(Type::RD_KAFKA_VTYPE_KEY, bytes(record.key.as_deref())),
-            field(Type::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: record.timestamp }),
+            field(Type::RD_KAFKA_VTYPE_VALUE, value),
+            field(Type::RD_KAFKA_VTYPE_KEY, key),
+            field(Type::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: timestamp }),
             field(Type::RD_KAFKA_VTYPE_OPAQUE, Value { ptr: opaque }),
             field(Type::RD_KAFKA_VTYPE_HEADERS, Value { headers: headers.0 }),
         ];
@@ -71,13 +79,13 @@ impl NativeTopic {
             return Ok(());
         }
         // SAFETY: the error is owned here and destroyed once, after its only use. A record that is not taken has
-        // no delivery report, so the opaque is still ours.
-        let (code, opaque) = unsafe {
+        // no delivery report, so the ack is still ours.
+        let (code, ack) = unsafe {
             let code = sys::rd_kafka_error_code(error);
             sys::rd_kafka_error_destroy(error);
-            (code.into(), O::from_ptr(opaque))
+            (code.into(), Box::<Ack>::from_ptr(opaque))
         };
-        Err((code, opaque))
+        Err((code, ack))
     }
 }
 

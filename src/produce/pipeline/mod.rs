@@ -1,14 +1,16 @@
 //! From records to receipts: check, admit, enqueue all in order, await every report to one deadline, apply policy.
 
 use crate::produce::{
-    BATCH_OVERHEAD, Batching, Budget, Delivery, Error, Producer, Receipt, Record, Sending, Topic, TopicName,
+    BATCH_OVERHEAD, Batching, Budget, Delivery, Error, Producer, Receipt, Record, Topic, TopicName,
     admission::{HEADER_OVERHEAD, RECORD_OVERHEAD},
     batch_size,
-    delivery::Report,
+    delivery::{Admitted, Report},
+    submission::{AskedTopic, Found, Records, Submission, distinct_topics},
 };
-use crate::telemetry::metrics::{Metrics, TopicMetrics};
+use crate::telemetry::metrics::Metrics;
 use futures_util::future::join_all;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use smallvec::{SmallVec, smallvec};
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 /// How long a topic's partition count is believed when a record asks for one beyond it.
@@ -48,13 +50,6 @@ impl Arrival {
 /// What became of one record.
 pub type Verdict = Result<Receipt, Error>;
 
-/// A record that passed every check, with what sending it needs.
-struct Admitted<'a> {
-    index: usize,
-    found: &'a Found,
-    reserved: usize,
-}
-
 impl Pipeline {
     /// Builds the one pipeline of the service.
     pub fn new(
@@ -73,7 +68,8 @@ impl Pipeline {
 
     /// One verdict a record, in order, no later than the delivery time-out after their arrival. An error of the
     /// whole means that nothing was written: no connection, or no room for all of the records.
-    pub async fn submit(&self, records: &[Record], arrival: Arrival) -> Result<Vec<Verdict>, Error> {
+    pub async fn submit(&self, records: impl Into<Records>, arrival: Arrival) -> Result<Vec<Verdict>, Error> {
+        let records = records.into();
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -81,36 +77,36 @@ impl Pipeline {
             return Err(error);
         }
         let deadline = arrival.at + self.settings.delivery_timeout;
-        let topics = self.find_topics(records, deadline).await;
+        let submission = Arc::new(self.find_topics(records, deadline).await);
         let now = Instant::now();
         if now >= deadline {
             // what would be sent now could only be answered as unknown
             let reason = "no answer in time about a topic of the request".into();
             return Err(Error::BrokerUnavailable { reason });
         }
-        let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(records.len());
-        let mut admitted = Vec::with_capacity(records.len());
-        for (index, record) in records.iter().enumerate() {
-            let checked = topics.of(index).and_then(|found| {
+        let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(submission.records.len());
+        let mut admitted: SmallVec<[Admitted; 1]> = SmallVec::with_capacity(submission.records.len());
+        for (index, record) in submission.records.iter().enumerate() {
+            let checked = submission.found(index).and_then(|found| {
                 let size = self.check(record, &found.topic, arrival.millis)?;
                 let headers = record.headers.len() * HEADER_OVERHEAD;
-                Ok(Admitted { index, found, reserved: size - BATCH_OVERHEAD + RECORD_OVERHEAD + headers })
+                Ok(Admitted { record: index, reserved: size - BATCH_OVERHEAD + RECORD_OVERHEAD + headers })
             });
             verdicts.push(checked.map(|record| admitted.push(record)).err().map(Err));
         }
         self.reserve(&admitted)?;
-        let delivery = self.send(records, &admitted, Batching::Shared, now, deadline).await;
-        let mut again = Vec::new();
-        for (slot, sent) in admitted.into_iter().enumerate() {
-            let report = self.report(&delivery, slot);
+        let delivery = self.send(&submission, admitted, Batching::Shared, now, deadline).await;
+        let mut again = SmallVec::new();
+        for (&Admitted { record, reserved }, report) in delivery.reports() {
+            let report = self.in_time(report);
             if report.as_ref().is_err_and(failed_with_others) {
-                again.push(sent);
+                again.push(Admitted { record, reserved });
             } else {
-                verdicts[sent.index] = Some(verdict(&records[sent.index], report));
+                verdicts[record] = Some(verdict(&submission.records[record], report));
             }
         }
         if !again.is_empty() {
-            self.send_again_alone(records, again, deadline, &mut verdicts).await;
+            self.send_again_alone(&submission, again, deadline, &mut verdicts).await;
         }
         Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(|| Err(no_verdict()))).collect())
     }
@@ -157,27 +153,23 @@ impl Pipeline {
     /// Enqueues in order, then waits once, to the deadline at most.
     async fn send(
         &self,
-        records: &[Record],
-        admitted: &[Admitted<'_>],
+        submission: &Arc<Submission>,
+        admitted: SmallVec<[Admitted; 1]>,
         batching: Batching,
         now: Instant,
         deadline: Instant,
     ) -> Delivery {
-        let delivery = Delivery::new(admitted.len(), Arc::clone(&self.budget), now.into_std());
-        let mut sending = admitted.iter().enumerate().map(|(slot, sent)| Sending {
-            topic: &sent.found.topic,
-            record: &records[sent.index],
-            ack: delivery.ack(slot, sent.reserved, Arc::clone(&sent.found.metrics)),
-        });
-        self.producer.enqueue(&mut sending, batching);
+        let budget = Arc::clone(&self.budget);
+        let delivery = Delivery::new(Arc::clone(submission), admitted, budget, now.into_std());
+        self.producer.enqueue(&mut delivery.acks(), batching);
         // the reports that came in time count, whether or not the last one did
         let _ = timeout_at(deadline, delivery.resolved()).await;
         delivery
     }
 
     /// A record without a report at the deadline is unknown.
-    fn report(&self, delivery: &Delivery, slot: usize) -> Report {
-        delivery.report(slot).cloned().unwrap_or_else(|| {
+    fn in_time(&self, report: Option<&Report>) -> Report {
+        report.cloned().unwrap_or_else(|| {
             let timeout_ms = u64::try_from(self.settings.delivery_timeout.as_millis()).unwrap_or(u64::MAX);
             Err(Error::DeliveryTimeout { timeout_ms })
         })
@@ -186,32 +178,30 @@ impl Pipeline {
     /// The second and last try of records that failed for their neighbours in a batch.
     async fn send_again_alone(
         &self,
-        records: &[Record],
-        again: Vec<Admitted<'_>>,
+        submission: &Arc<Submission>,
+        again: SmallVec<[Admitted; 1]>,
         deadline: Instant,
         verdicts: &mut [Option<Verdict>],
     ) {
-        let delivery = match self.reserve(&again) {
-            Ok(()) => Ok(self.send(records, &again, Batching::Alone, Instant::now(), deadline).await),
-            Err(error) => Err(error),
-        };
-        for (slot, sent) in again.into_iter().enumerate() {
-            let report = match &delivery {
-                Ok(delivery) => self.report(delivery, slot),
-                Err(error) => Err(error.clone()),
-            };
-            verdicts[sent.index] = Some(verdict(&records[sent.index], report));
+        if let Err(error) = self.reserve(&again) {
+            again.iter().for_each(|sent| verdicts[sent.record] = Some(Err(error.clone())));
+            return;
+        }
+        let delivery = self.send(submission, again, Batching::Alone, Instant::now(), deadline).await;
+        for (&Admitted { record, .. }, report) in delivery.reports() {
+            verdicts[record] = Some(verdict(&submission.records[record], self.in_time(report)));
         }
     }
 
-    /// Every topic of the request, the unknown ones looked up side by side within the deadline.
-    async fn find_topics(&self, records: &[Record], deadline: Instant) -> Topics {
-        let (asked, of_record) = distinct_topics(records);
+    /// The records with their topics, the unknown ones looked up side by side within the deadline.
+    async fn find_topics(&self, records: Records, deadline: Instant) -> Submission {
+        let (asked, topic_of) = distinct_topics(&records);
         let found = match asked.as_slice() {
-            [one] => vec![self.find_topic(one, deadline).await],
-            many => join_all(many.iter().map(|asked| self.find_topic(asked, deadline))).await,
+            [one] => smallvec![self.find_topic(one, deadline).await],
+            many => join_all(many.iter().map(|asked| self.find_topic(asked, deadline))).await.into(),
         };
-        Topics { found, of_record }
+        drop(asked);
+        Submission::new(records, found, topic_of)
     }
 
     async fn find_topic(&self, asked: &AskedTopic<'_>, deadline: Instant) -> Result<Found, Error> {
@@ -244,60 +234,6 @@ impl Pipeline {
             (answer, _) => answer,
         }
     }
-}
-
-/// A topic that can be written to, with its share of the metrics.
-struct Found {
-    topic: Arc<Topic>,
-    metrics: Arc<TopicMetrics>,
-}
-
-/// A topic that records of the request name.
-struct AskedTopic<'a> {
-    name: &'a TopicName,
-    /// The highest partition that they name, −1 where they name none.
-    highest_partition: i32,
-}
-
-/// The topics of one request, or why each cannot be written to.
-struct Topics {
-    found: Vec<Result<Found, Error>>,
-    /// The index in `found` by the record's index; empty where there is one topic.
-    of_record: Vec<usize>,
-}
-
-impl Topics {
-    fn of(&self, record: usize) -> Result<&Found, Error> {
-        let topic = self.of_record.get(record).copied().unwrap_or(0);
-        self.found[topic].as_ref().map_err(Error::clone)
-    }
-}
-
-/// The topics that the records name, each once, and which of them each record names; see [`Topics`].
-fn distinct_topics(records: &[Record]) -> (Vec<AskedTopic<'_>>, Vec<usize>) {
-    let mut asked: Vec<AskedTopic<'_>> = Vec::with_capacity(1);
-    let mut of_record = Vec::new();
-    let mut by_name = HashMap::new();
-    let mut last = 0;
-    for (index, record) in records.iter().enumerate() {
-        if asked.get(last).is_none_or(|asked| *asked.name != record.topic) {
-            if index > 0 && of_record.is_empty() {
-                // the second topic: all records so far are of the first
-                of_record = vec![0; index];
-                by_name.insert(asked[0].name, 0);
-            }
-            last = if index == 0 { 0 } else { *by_name.entry(&record.topic).or_insert(asked.len()) };
-            if last == asked.len() {
-                asked.push(AskedTopic { name: &record.topic, highest_partition: -1 });
-            }
-        }
-        if !of_record.is_empty() {
-            of_record.push(last);
-        }
-        let highest = &mut asked[last].highest_partition;
-        *highest = record.partition.unwrap_or(-1).max(*highest);
-    }
-    (asked, of_record)
 }
 
 /// True for a failure that may be a neighbour's. Where a broker refuses one record of a batch, librdkafka (2.12,

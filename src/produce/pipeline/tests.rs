@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::produce::{
-    AutomaticHeaders, Outcome, TopicConfig,
-    fake::{FakeProducer, Step},
+    Outcome, TopicConfig,
+    fake::{FakeProducer, Step, record},
 };
 use bytes::Bytes;
 
@@ -14,20 +14,8 @@ fn pipeline(producer: &Arc<FakeProducer>, in_flight: usize) -> Pipeline {
     Pipeline::new(producer.clone(), Budget::new(in_flight), Arc::new(Metrics::for_tests()), settings)
 }
 
-fn record(topic: &str) -> Record {
-    Record {
-        topic: TopicName::parse(topic).unwrap(),
-        partition: None,
-        key: None,
-        value: Some(Bytes::from_static(b"{}")),
-        headers: Vec::new(),
-        automatic: Arc::new(AutomaticHeaders::default()),
-        timestamp: jiff::Timestamp::now().as_millisecond(),
-    }
-}
-
 async fn submit(pipeline: &Pipeline, records: &[Record]) -> Vec<Verdict> {
-    pipeline.submit(records, Arrival::now()).await.unwrap()
+    pipeline.submit(records.to_vec(), Arrival::now()).await.unwrap()
 }
 
 fn compacted() -> TopicConfig {
@@ -78,7 +66,7 @@ async fn nothing_is_sent_while_there_is_no_link() {
     let producer = FakeProducer::with_topics(&["a"]);
     *producer.unavailable.lock().unwrap() = Some(Error::NotReady { reason: "down".into() });
     let pipeline = pipeline(&producer, 10_000);
-    let error = pipeline.submit(&[record("a")], Arrival::now()).await.unwrap_err();
+    let error = pipeline.submit(vec![record("a")], Arrival::now()).await.unwrap_err();
     assert_eq!((error.tag(), producer.sent().len()), ("not_ready", 0));
 }
 
@@ -88,16 +76,16 @@ async fn admission_is_for_all_records_or_for_none() {
     producer.then(Step::Held);
     let pipeline = pipeline(&producer, 1200);
     submit(&pipeline, &[record("a")]).await;
-    let error = pipeline.submit(&[record("a"), record("a")], Arrival::now()).await.unwrap_err();
+    let error = pipeline.submit(vec![record("a"), record("a")], Arrival::now()).await.unwrap_err();
     assert_eq!((error.tag(), producer.sent().len()), ("overloaded", 1));
-    assert!(pipeline.submit(&[record("a")], Arrival::now()).await.is_ok());
+    assert!(pipeline.submit(vec![record("a")], Arrival::now()).await.is_ok());
 }
 
 #[tokio::test]
 async fn records_that_can_never_fit_are_not_told_to_come_back() {
     let producer = FakeProducer::with_topics(&["a"]);
     let pipeline = pipeline(&producer, 600);
-    let error = pipeline.submit(&[record("a"), record("a")], Arrival::now()).await.unwrap_err();
+    let error = pipeline.submit(vec![record("a"), record("a")], Arrival::now()).await.unwrap_err();
     assert_eq!((error.tag(), error.is_retriable()), ("body_too_large", false));
 }
 
@@ -168,7 +156,7 @@ async fn what_could_not_be_sent_in_time_is_not_unknown() {
     let producer = FakeProducer::with_topics(&["a"]);
     let pipeline = pipeline(&producer, 10_000);
     let long_ago = Arrival { at: Instant::now() - TIMEOUT, ..Arrival::now() };
-    let error = pipeline.submit(&[record("a")], long_ago).await.unwrap_err();
+    let error = pipeline.submit(vec![record("a")], long_ago).await.unwrap_err();
     assert_eq!((error.outcome(), producer.sent().len()), (Outcome::NotWritten, 0));
 }
 
