@@ -21,9 +21,11 @@ use std::{
     sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{runtime::Handle, sync::Notify, task::yield_now};
 
 const READING: &str = "the reading of delivery reports";
+/// Events that are read before other tasks get their turn; each may hold thousands of reports.
+const EVENTS_A_TURN: usize = 16;
 
 /// A producer whose events are read until it is dropped. Dropping it purges its queue and blocks for up to a second:
 /// flush first, and drop it off the async threads.
@@ -89,13 +91,16 @@ impl PolledProducer {
 
 /// On the runtime and not on a thread of its own, which would be woken for each batch of reports, to wake the runtime.
 async fn read_events(events: Weak<EventQueue>, arrived: Arc<Notify>, watch: Watch) {
-    loop {
-        {
-            let Some(events) = events.upgrade() else { break };
-            // ends: what is in flight is bounded, and nothing is sent meanwhile
-            while events.serve_one() {}
+    while let Some(queue) = events.upgrade() {
+        // with many workers there may always be one more, and the requests that were answered wait for their turn
+        let more = (0..EVENTS_A_TURN).all(|_| queue.serve_one());
+        // not held while waiting: the queue ends with its producer, and wakes this task then
+        drop(queue);
+        if more {
+            yield_now().await;
+        } else {
+            arrived.notified().await;
         }
-        arrived.notified().await;
     }
     watch.finished();
 }
@@ -105,11 +110,5 @@ impl Deref for PolledProducer {
 
     fn deref(&self) -> &Self::Target {
         &self.producer
-    }
-}
-
-impl Drop for PolledProducer {
-    fn drop(&mut self) {
-        self.events.arrived().notify_one();
     }
 }

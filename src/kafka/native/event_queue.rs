@@ -58,7 +58,7 @@ impl EventQueue {
         unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), timeout_ms) };
     }
 
-    /// Told of the arrival of events.
+    /// Told of the arrival of events, and of the end of the queue.
     pub fn arrived(&self) -> Arc<Notify> {
         Arc::clone(&self.arrived)
     }
@@ -102,6 +102,8 @@ impl Drop for EventQueue {
             sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());
         }
+        // who waits for events learns that there will be none
+        self.arrived.notify_one();
     }
 }
 
