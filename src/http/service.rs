@@ -164,6 +164,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_has_a_label_of_its_own_is_served_and_nothing_else_is() {
+        let app = App::new();
+        for path in [
+            "/",
+            "/docs",
+            "/docs/",
+            "/docs/index.css",
+            "/health",
+            "/health/kafka/",
+            "/ready",
+            "/openapi.json",
+        ]
+        .into_iter()
+        .chain([
+            "/logs",
+            "/metrics/",
+            "/events",
+            "/produce",
+            "/produce/batch/",
+            "/nothing",
+            "//",
+            "/logs//",
+            "/Logs",
+        ]) {
+            let is_unmatched = Route::of(path).label() == "unmatched";
+            let found = app.get(path).await.status != 404;
+            assert_eq!(found, !is_unmatched, "{path}");
+        }
+    }
+
+    #[tokio::test]
     async fn answers_close_the_connection_while_the_service_drains() {
         let app = App::new();
         assert_eq!(app.get("/health").await.header("connection"), None);
