@@ -20,7 +20,7 @@ pub use delivery::{Ack, Admitted, Delivery, Report, Written};
 pub use error::{Error, Outcome};
 pub use pipeline::{Arrival, Pipeline, Settings, Verdict};
 pub use producer::{Batching, Producer, TopicLookup};
-pub use receipt::Receipt;
+pub use receipt::{InstanceId, InvalidInstanceId, Receipt, ReceiptId, Sequence};
 pub use record::{AutomaticHeaders, Header, Record, TraceId};
 pub use size::{BATCH_OVERHEAD, batch_size};
 pub use submission::Submission;

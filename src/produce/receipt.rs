@@ -1,6 +1,7 @@
-//! What Kafka confirmed about one record.
+//! What became of a record that was accepted, and the name under which it can be asked for.
 
 use super::TopicName;
+use std::{fmt, sync::Arc};
 
 /// The record is in Kafka, acknowledged by all in-sync replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,4 +12,102 @@ pub struct Receipt {
     pub offset: Option<i64>,
     /// Milliseconds since the Unix epoch: the record's timestamp in Kafka.
     pub timestamp: i64,
+}
+
+/// The name of one instance of the service (`INSTANCE_ID`): 1 to 128 of the characters `a-z A-Z 0-9 . _ -`. Cloning
+/// shares the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceId(Arc<str>);
+
+/// A record of one instance, in the order in which the instance met its records. Unique across restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+/// Names one record for good: the instance that took it and its sequence there. As text
+/// `<instance>-<16 hex digits>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptId {
+    pub instance: InstanceId,
+    pub sequence: Sequence,
+}
+
+/// A text that is no [`InstanceId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an instance is named by 1 to {} of the characters a-z, A-Z, 0-9, '.', '_' and '-'",
+    InstanceId::MAX_LENGTH
+)]
+pub struct InvalidInstanceId;
+
+impl InstanceId {
+    pub const MAX_LENGTH: usize = 128;
+
+    /// Takes the text as it is.
+    pub fn parse(text: &str) -> Result<Self, InvalidInstanceId> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        let fits = (1..=Self::MAX_LENGTH).contains(&text.len());
+        (fits && text.bytes().all(is_allowed)).then(|| Self(text.into())).ok_or(InvalidInstanceId)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ReceiptId {
+    const DIGITS: usize = 16;
+
+    /// None where the text is not the name of a record.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (instance, digits) = text.rsplit_once('-')?;
+        let is_hex = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        if digits.len() != Self::DIGITS || !is_hex {
+            return None;
+        }
+        let sequence = Sequence(u64::from_str_radix(digits, 16).ok()?);
+        Some(Self { instance: InstanceId::parse(instance).ok()?, sequence })
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ReceiptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:0digits$x}", self.instance, self.sequence.0, digits = Self::DIGITS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_id_is_read_as_it_is_written() {
+        for instance in ["a", "inlet-0", "host.example", &"x".repeat(128)] {
+            let instance = InstanceId::parse(instance).unwrap();
+            let id = ReceiptId { instance, sequence: Sequence(0x18a3_f2b1_c4d5_e6f7) };
+            assert_eq!(ReceiptId::parse(&id.to_string()), Some(id));
+        }
+        let id = ReceiptId { instance: InstanceId::parse("a").unwrap(), sequence: Sequence(255) };
+        assert_eq!(id.to_string(), "a-00000000000000ff");
+    }
+
+    #[test]
+    fn another_text_is_no_receipt_id() {
+        for text in ["", "a", "-00000000000000ff", "a-00000000000000FF", "a-ff", "a b-00000000000000ff", "a-"]
+        {
+            assert_eq!(ReceiptId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_instance_needs_a_name_that_fits_a_url_and_a_header() {
+        for text in ["", "a b", "a/b", "ä", &"x".repeat(129)] {
+            assert_eq!(InstanceId::parse(text), Err(InvalidInstanceId), "{text}");
+        }
+    }
 }
