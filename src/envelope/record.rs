@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
             Form::Tombstone => None,
         };
         let automatic = self.context.automatic.clone();
-        Ok(Record { topic, partition, key, value, headers, automatic, timestamp })
+        Ok(Record { topic, partition, key, value, headers, automatic, timestamp, receipt: None })
     }
 
     pub fn max_records(&self) -> usize {

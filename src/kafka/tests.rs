@@ -94,6 +94,7 @@ fn record() -> Record {
         headers: Vec::new(),
         automatic: Arc::new(AutomaticHeaders::default()),
         timestamp: 1_795_228_481_123,
+        receipt: None,
     }
 }
 

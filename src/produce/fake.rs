@@ -24,6 +24,7 @@ pub fn record(topic: &str) -> Record {
         headers: Vec::new(),
         automatic: Arc::new(AutomaticHeaders::default()),
         timestamp: jiff::Timestamp::now().as_millisecond(),
+        receipt: None,
     }
 }
 

@@ -21,7 +21,7 @@ pub use error::{Error, Outcome};
 pub use pipeline::{Arrival, Pipeline, Settings, Verdict};
 pub use producer::{Batching, Producer, TopicLookup};
 pub use receipt::{InstanceId, InvalidInstanceId, Receipt, ReceiptId, Sequence};
-pub use record::{AutomaticHeaders, Header, Record, TraceId};
+pub use record::{AutomaticHeaders, Header, Record, RecordReceipt, TraceId};
 pub use size::{BATCH_OVERHEAD, batch_size};
 pub use submission::Submission;
 pub use timestamp::{RFC3339_LENGTH, write_rfc3339};

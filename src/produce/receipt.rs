@@ -56,6 +56,21 @@ impl InstanceId {
 
 impl ReceiptId {
     const DIGITS: usize = 16;
+    /// The longest text of one, in bytes.
+    pub const MAX_LENGTH: usize = InstanceId::MAX_LENGTH + 1 + Self::DIGITS;
+
+    /// The text, without an allocation.
+    pub fn write<'a>(&self, buffer: &'a mut [u8; Self::MAX_LENGTH]) -> &'a str {
+        let instance = self.instance.as_str();
+        let length = instance.len() + 1 + Self::DIGITS;
+        buffer[..instance.len()].copy_from_slice(instance.as_bytes());
+        buffer[instance.len()] = b'-';
+        for (place, digit) in buffer[instance.len() + 1..length].iter_mut().rev().enumerate() {
+            *digit = b"0123456789abcdef"[(self.sequence.0 >> (4 * place)) as usize & 0xf];
+        }
+        // all of it is ASCII
+        std::str::from_utf8(&buffer[..length]).unwrap_or_default()
+    }
 
     /// None where the text is not the name of a record.
     pub fn parse(text: &str) -> Option<Self> {
@@ -77,7 +92,7 @@ impl fmt::Display for InstanceId {
 
 impl fmt::Display for ReceiptId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:0digits$x}", self.instance, self.sequence.0, digits = Self::DIGITS)
+        f.write_str(self.write(&mut [0; Self::MAX_LENGTH]))
     }
 }
 

@@ -1,6 +1,6 @@
 //! One record on its way to Kafka.
 
-use super::TopicName;
+use super::{ReceiptId, TopicName};
 use bytes::Bytes;
 use std::{fmt, sync::Arc};
 
@@ -19,6 +19,16 @@ pub struct Record {
     pub automatic: Arc<AutomaticHeaders>,
     /// Milliseconds since the Unix epoch (Kafka's `CreateTime`).
     pub timestamp: i64,
+    /// In durable mode, its name for good.
+    pub receipt: Option<RecordReceipt>,
+}
+
+/// What tells a record from its own duplicate: the headers `receipt` and, of one that is sent from the spool,
+/// `receipt-replayed: true`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordReceipt {
+    pub id: ReceiptId,
+    pub replayed: bool,
 }
 
 /// A record header. Kafka allows repeated names and null values.
@@ -81,6 +91,8 @@ pub const CONTENT_TYPE: &str = "content-type";
 pub const TRACE_ID: &str = "trace-id";
 pub const TIMESTAMP: &str = "timestamp";
 pub const TRACEPARENT: &str = "traceparent";
+pub const RECEIPT: &str = "receipt";
+pub const RECEIPT_REPLAYED: &str = "receipt-replayed";
 
 impl Record {
     /// Every header as it is written: the automatic ones that the sender has not set, then the sender's.
@@ -106,6 +118,12 @@ impl Record {
         {
             visit(TRACEPARENT, Some(traceparent.as_bytes()));
         }
+        if let Some(receipt) = &self.receipt {
+            visit(RECEIPT, Some(receipt.id.write(&mut [0; ReceiptId::MAX_LENGTH]).as_bytes()));
+            if receipt.replayed {
+                visit(RECEIPT_REPLAYED, Some(b"true"));
+            }
+        }
         for header in &self.headers {
             visit(&header.name, header.value.as_deref());
         }
@@ -130,6 +148,7 @@ mod tests {
                 traceparent: None,
             }),
             timestamp: 1_795_228_481_123,
+            receipt: None,
         }
     }
 
@@ -171,6 +190,20 @@ mod tests {
         let mut tombstone = record(vec![]);
         tombstone.value = None;
         assert!(written(&tombstone).iter().all(|(name, _)| name != CONTENT_TYPE));
+    }
+
+    #[test]
+    fn the_receipt_is_a_header_and_a_replay_says_so() {
+        let id = ReceiptId::parse("inlet-0-00000000000000ff").unwrap();
+        let with = |replayed| Record {
+            receipt: Some(RecordReceipt { id: id.clone(), replayed }),
+            automatic: Arc::default(),
+            ..record(vec![])
+        };
+        let receipt = (RECEIPT.to_owned(), Some(b"inlet-0-00000000000000ff".to_vec()));
+        let replayed = (RECEIPT_REPLAYED.to_owned(), Some(b"true".to_vec()));
+        assert_eq!(written(&with(false)), [receipt.clone()]);
+        assert_eq!(written(&with(true)), [receipt, replayed]);
     }
 
     #[test]

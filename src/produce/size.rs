@@ -54,6 +54,7 @@ mod tests {
             headers,
             automatic: Arc::new(AutomaticHeaders::default()),
             timestamp: 0,
+            receipt: None,
         }
     }
 

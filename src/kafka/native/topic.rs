@@ -101,7 +101,7 @@ struct Headers(*mut sys::rd_kafka_headers_t);
 
 impl Headers {
     /// What the automatic headers are at most.
-    const AUTOMATIC: usize = 4;
+    const AUTOMATIC: usize = 6;
 
     fn of(record: &Record) -> Self {
         let mut headers = Self(ptr::null_mut());
