@@ -10,7 +10,7 @@
 //! bring at which load is in `docs/PERFORMANCE.md`.
 
 use super::outlet::Outlet;
-use crate::{lifecycle::supervisor::Alarm, produce::Ack};
+use crate::{lifecycle::supervisor::Alarm, produce::Outgoing};
 use std::{
     fmt, io, mem,
     sync::{
@@ -44,12 +44,12 @@ pub struct Flusher {
     /// A flush runs: records go to `waiting`.
     flushing: AtomicBool,
     /// In order. Their number is bounded by the budget of bytes in flight.
-    waiting: Mutex<Vec<Ack>>,
+    waiting: Mutex<Vec<Outgoing>>,
 }
 
 impl Flusher {
     /// Takes the records, and returns their number, while a flush runs; None where the caller is to send them.
-    pub(super) fn defer(&self, records: &mut dyn Iterator<Item = Ack>) -> Option<usize> {
+    pub(super) fn defer(&self, records: &mut dyn Iterator<Item = Outgoing>) -> Option<usize> {
         if !self.is_flushing() {
             return None;
         }
@@ -136,7 +136,7 @@ impl Flusher {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Ack>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Outgoing>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -192,11 +192,11 @@ mod tests {
         let records = [record("t"), record("t")];
         let submission = Arc::new(Submission::to_one_topic(records.into_iter().collect()));
         let admitted = (0..2).map(|record| Admitted { record, reserved: 0 });
-        let delivery = Delivery::new(submission, admitted, Budget::new(0), Instant::now());
-        let mut acks = delivery.acks();
-        assert_eq!(flusher.defer(&mut acks), None);
+        let delivery = Delivery::new(&submission, admitted, Budget::new(0), Instant::now());
+        let mut outgoing = delivery.outgoing(&submission);
+        assert_eq!(flusher.defer(&mut outgoing), None);
         flusher.flushing.store(true, Release);
-        assert_eq!(flusher.defer(&mut acks), Some(2));
+        assert_eq!(flusher.defer(&mut outgoing), Some(2));
         assert_eq!(flusher.waiting().len(), 2);
     }
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::Partitioner,
-    produce::{Ack, Error, Record, Topic},
+    produce::{Ack, Error, Outgoing, Record, Topic},
 };
 use std::{sync::Arc, time::Instant};
 
@@ -20,12 +20,12 @@ pub struct Outlet {
 impl Outlet {
     /// Sends the records, in order, and returns their number. Each is reported on: here where librdkafka does not take
     /// it, else by the producer.
-    pub fn send(&self, producer: &PolledProducer, records: impl Iterator<Item = Ack>) -> usize {
+    pub fn send(&self, producer: &PolledProducer, records: impl Iterator<Item = Outgoing>) -> usize {
         let mut last = None;
         let mut count = 0;
-        for ack in records {
+        for outgoing in records {
             count += 1;
-            if let Err((error, ack)) = self.send_one(producer, ack, &mut last) {
+            if let Err((error, ack)) = self.send_one(producer, outgoing, &mut last) {
                 ack.report(Err(error), Instant::now());
             }
         }
@@ -36,27 +36,27 @@ impl Outlet {
     fn send_one(
         &self,
         producer: &PolledProducer,
-        ack: Ack,
+        outgoing: Outgoing,
         last: &mut Option<Arc<NativeTopic>>,
     ) -> Result<(), (Error, Ack)> {
-        let topic = match ack.found() {
+        let topic = match outgoing.found() {
             Ok(found) => &found.topic,
-            Err(error) => return Err((error, ack)),
+            Err(error) => return Err((error, outgoing.into_parts().1)),
         };
         let native = match last {
             Some(native) if *native.name() == topic.name => native,
             _ => match producer.topic(&topic.name) {
                 Some(native) => last.insert(native),
-                None => return Err((Error::UnknownTopic(topic.name.clone()), ack)),
+                None => return Err((Error::UnknownTopic(topic.name.clone()), outgoing.into_parts().1)),
             },
         };
-        let partition = self.partition(topic, ack.record());
-        native.send(partition, Box::new(ack)).map_err(|(code, ack)| {
+        let partition = self.partition(topic, outgoing.record());
+        native.send(partition, outgoing).map_err(|(code, ack)| {
             if error::doubts_topic(code) {
                 self.topics.forget(native.name());
                 producer.forget_topic(native.name());
             }
-            (error::of_enqueue(code, native.name(), partition), *ack)
+            (error::of_enqueue(code, native.name(), partition), ack)
         })
     }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
-    produce::{Ack, Batching, Error, Producer, Topic, TopicLookup, TopicName},
+    produce::{Batching, Error, Outgoing, Producer, Topic, TopicLookup, TopicName},
     telemetry::metrics::Metrics,
 };
 use std::{
@@ -168,7 +168,7 @@ impl Producer for KafkaProducer {
         })
     }
 
-    fn enqueue(&self, records: &mut dyn Iterator<Item = Ack>, batching: Batching) {
+    fn enqueue(&self, records: &mut dyn Iterator<Item = Outgoing>, batching: Batching) {
         match batching {
             Batching::Shared => {
                 let deferred = self.flusher.defer(records);
@@ -177,7 +177,8 @@ impl Producer for KafkaProducer {
             }
             Batching::Alone => match self.outlet.cluster.alone() {
                 Ok(producer) => drop(self.outlet.send(&producer, records)),
-                Err(error) => records.for_each(|ack| {
+                Err(error) => records.for_each(|outgoing| {
+                    let (_, ack) = outgoing.into_parts();
                     let reason = error.to_string();
                     ack.report(Err(Error::BrokerUnavailable { reason }), Instant::now());
                 }),

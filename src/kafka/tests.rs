@@ -236,11 +236,11 @@ async fn a_record_that_librdkafka_does_not_take_comes_back_with_its_ack() {
     service.send("{}").await.unwrap();
     let submission = Arc::new(Submission::to_one_topic([record()].into()));
     let admitted = [Admitted { record: 0, reserved: 0 }];
-    let delivery = Delivery::new(submission, admitted, Budget::new(1000), Instant::now());
-    let ack = delivery.acks().next().unwrap();
+    let delivery = Delivery::new(&submission, admitted, Budget::new(1000), Instant::now());
+    let outgoing = delivery.outgoing(&submission).next().unwrap();
     let producer = service.producer.cluster.shared();
     let topic = producer.topic(&TopicName::parse(TOPIC).unwrap()).unwrap();
-    let (code, ack) = topic.send(Some(7), Box::new(ack)).err().unwrap();
+    let (code, ack) = topic.send(Some(7), outgoing).err().unwrap();
     assert_eq!(code, RDKafkaErrorCode::UnknownPartition);
     drop(ack);
     delivery.resolved().await;

@@ -3,14 +3,18 @@
 
 use super::{
     Budget, Error, Outcome, Record,
-    submission::{Found, Submission},
+    submission::{Destinations, Found, Submission},
 };
 use crate::telemetry::metrics::SendStatus;
 use smallvec::SmallVec;
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering::AcqRel},
+        atomic::{
+            AtomicUsize,
+            Ordering::{AcqRel, SeqCst},
+            fence,
+        },
     },
     time::Instant,
 };
@@ -42,10 +46,11 @@ pub struct Delivery {
 }
 
 struct Shared {
-    submission: Arc<Submission>,
+    destinations: Arc<Destinations>,
     slots: SmallVec<[Slot; 1]>,
     unresolved: AtomicUsize,
     resolved: Notify,
+    listener: OnceLock<Listener>,
     budget: Arc<Budget>,
     enqueued: Instant,
 }
@@ -55,8 +60,18 @@ struct Slot {
     report: OnceLock<Report>,
 }
 
-/// A record to send, with the right and the duty to report on it. Dropped without a report, the record's outcome is
-/// unknown. The bytes that the record had reserved are given back with the report, not with the end of the request.
+/// Hears of reports as they come: the record's index in its submission, and its report.
+pub type Listener = Box<dyn Fn(usize, &Report) + Send + Sync>;
+
+/// A record to send, and what to report with. The records of a request are kept in memory for as long as one of
+/// them is not sent.
+pub struct Outgoing {
+    submission: Arc<Submission>,
+    ack: Ack,
+}
+
+/// The right and the duty to report on one record. Dropped without a report, the record's outcome is unknown. The
+/// bytes that the record had reserved are given back with the report, not with the end of the request.
 pub struct Ack {
     shared: Arc<Shared>,
     slot: usize,
@@ -66,22 +81,40 @@ pub struct Ack {
 impl Delivery {
     /// For records that are enqueued now, and for each of which bytes of the budget are reserved.
     pub fn new(
-        submission: Arc<Submission>,
+        submission: &Submission,
         admitted: impl IntoIterator<Item = Admitted>,
         budget: Arc<Budget>,
         enqueued: Instant,
     ) -> Self {
         let slots: SmallVec<_> =
             admitted.into_iter().map(|admitted| Slot { admitted, report: OnceLock::new() }).collect();
-        let unresolved = AtomicUsize::new(slots.len());
-        let resolved = Notify::new();
-        Self { shared: Arc::new(Shared { submission, slots, unresolved, resolved, budget, enqueued }) }
+        let shared = Shared {
+            destinations: Arc::clone(&submission.destinations),
+            unresolved: AtomicUsize::new(slots.len()),
+            slots,
+            resolved: Notify::new(),
+            listener: OnceLock::new(),
+            budget,
+            enqueued,
+        };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// The acks of all records, in their order. To be called once: each record has one ack.
-    pub fn acks(&self) -> impl Iterator<Item = Ack> {
-        let ack = |slot| Ack { shared: Arc::clone(&self.shared), slot, reported: false };
-        (0..self.shared.slots.len()).map(ack)
+    /// What the producer takes, in the order of the records. To be called once, with the submission that this was
+    /// made for: each record has one ack.
+    pub fn outgoing<'a>(&'a self, submission: &'a Arc<Submission>) -> impl Iterator<Item = Outgoing> + 'a {
+        (0..self.shared.slots.len()).map(|slot| Outgoing {
+            submission: Arc::clone(submission),
+            ack: Ack { shared: Arc::clone(&self.shared), slot, reported: false },
+        })
+    }
+
+    /// From now on the listener hears of each report; once. A report that comes meanwhile is among
+    /// [`Delivery::reports`], told to the listener, or both.
+    pub fn listen(&self, listener: Listener) {
+        // a second one has nothing to hear that the first does not
+        let _ = self.shared.listener.set(listener);
+        fence(SeqCst);
     }
 
     /// Resolves when every record has its report.
@@ -97,17 +130,24 @@ impl Delivery {
     }
 }
 
-impl Ack {
+impl Outgoing {
     /// The record to send.
     pub fn record(&self) -> &Record {
-        &self.shared.submission.records[self.slot().admitted.record]
+        &self.submission.records[self.ack.slot().admitted.record]
     }
 
     /// The topic that it goes to. An error is a bug: such a record is not admitted.
     pub fn found(&self) -> Result<&Found, Error> {
-        self.shared.submission.found(self.slot().admitted.record)
+        self.ack.found()
     }
 
+    /// The records, to be kept until this one is sent, and the ack.
+    pub fn into_parts(self) -> (Arc<Submission>, Ack) {
+        (self.submission, self.ack)
+    }
+}
+
+impl Ack {
     /// Gives the record its only report, which came at `now`.
     pub fn report(mut self, report: Report, now: Instant) {
         self.resolve(report, now);
@@ -115,6 +155,10 @@ impl Ack {
 
     fn slot(&self) -> &Slot {
         &self.shared.slots[self.slot]
+    }
+
+    fn found(&self) -> Result<&Found, Error> {
+        self.shared.destinations.of(self.slot().admitted.record)
     }
 
     fn resolve(&mut self, report: Report, now: Instant) {
@@ -128,6 +172,11 @@ impl Ack {
         }
         // the slot is empty: there is one ack a slot, and it reports once
         let _ = slot.set(report);
+        // with the one in `listen`: a report that the listener does not hear of is seen by whoever set it
+        fence(SeqCst);
+        if let (Some(listener), Some(report)) = (self.shared.listener.get(), slot.get()) {
+            listener(admitted.record, report);
+        }
         self.shared.budget.release_record(admitted.reserved);
         if self.shared.unresolved.fetch_sub(1, AcqRel) == 1 {
             self.shared.resolved.notify_one();
@@ -157,13 +206,15 @@ mod tests {
     use super::*;
     use crate::produce::fake::record;
 
-    fn delivery(records: usize) -> (Delivery, Arc<Budget>) {
+    fn delivery(records: usize) -> (Delivery, Vec<Ack>, Arc<Budget>) {
         let budget = Budget::new(1000);
         assert!(budget.reserve_records(10 * records, records));
         let all = (0..records).map(|_| record("t")).collect();
         let admitted = (0..records).map(|record| Admitted { record, reserved: 10 });
         let submission = Arc::new(Submission::to_one_topic(all));
-        (Delivery::new(submission, admitted, budget.clone(), Instant::now()), budget)
+        let delivery = Delivery::new(&submission, admitted, budget.clone(), Instant::now());
+        let acks = delivery.outgoing(&submission).map(|outgoing| outgoing.into_parts().1).collect();
+        (delivery, acks, budget)
     }
 
     fn reports(delivery: &Delivery) -> Vec<Option<Report>> {
@@ -172,8 +223,8 @@ mod tests {
 
     #[tokio::test]
     async fn it_resolves_with_the_last_report() {
-        let (delivery, budget) = delivery(2);
-        let [first, second] = <[Ack; 2]>::try_from(delivery.acks().collect::<Vec<_>>()).ok().unwrap();
+        let (delivery, acks, budget) = delivery(2);
+        let [first, second] = <[Ack; 2]>::try_from(acks).ok().unwrap();
         second.report(Ok(Written { partition: 1, offset: Some(7), append_time: None }), Instant::now());
         assert!(reports(&delivery)[0].is_none());
         assert_eq!(budget.used(), 10);
@@ -185,13 +236,29 @@ mod tests {
 
     #[tokio::test]
     async fn an_ack_that_is_dropped_leaves_the_outcome_unknown() {
-        let (delivery, budget) = delivery(1);
-        drop(delivery.acks().next());
+        let (delivery, acks, budget) = delivery(1);
+        drop(acks);
         delivery.resolved().await;
         let reports = reports(&delivery);
         let error = reports[0].as_ref().unwrap().as_ref().unwrap_err();
         assert_eq!(error.outcome(), super::super::Outcome::Unknown);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_listener_hears_of_the_reports_that_are_still_to_come() {
+        let (delivery, acks, _) = delivery(2);
+        let [first, second] = <[Ack; 2]>::try_from(acks).ok().unwrap();
+        let written = |offset| Ok(Written { partition: 0, offset: Some(offset), append_time: None });
+        first.report(written(1), Instant::now());
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        delivery.listen({
+            let heard = Arc::clone(&heard);
+            Box::new(move |record, report| heard.lock().unwrap().push((record, report.clone())))
+        });
+        assert!(reports(&delivery)[0].is_some());
+        second.report(written(2), Instant::now());
+        assert_eq!(*heard.lock().unwrap(), [(1, written(2))]);
     }
 
     #[tokio::test]

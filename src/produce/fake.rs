@@ -1,8 +1,8 @@
 //! A producer that does what a test tells it to.
 
 use super::{
-    Ack, AutomaticHeaders, Batching, Error, Producer, Record, Topic, TopicConfig, TopicLookup, TopicName,
-    Written,
+    Ack, AutomaticHeaders, Batching, Error, Outgoing, Producer, Record, Topic, TopicConfig, TopicLookup,
+    TopicName, Written,
 };
 use bytes::Bytes;
 use std::{
@@ -94,16 +94,17 @@ impl Producer for FakeProducer {
         Box::pin(std::future::ready(answer))
     }
 
-    fn enqueue(&self, records: &mut dyn Iterator<Item = Ack>, batching: Batching) {
-        records.for_each(|ack| self.play(batching, ack));
+    fn enqueue(&self, records: &mut dyn Iterator<Item = Outgoing>, batching: Batching) {
+        records.for_each(|outgoing| self.play(batching, outgoing));
     }
 }
 
 impl FakeProducer {
-    fn play(&self, batching: Batching, ack: Ack) {
+    fn play(&self, batching: Batching, outgoing: Outgoing) {
         let offset = self.sent.lock().unwrap().len();
-        self.sent.lock().unwrap().push((ack.record().clone(), batching));
-        let partition = ack.record().partition.unwrap_or(0);
+        self.sent.lock().unwrap().push((outgoing.record().clone(), batching));
+        let partition = outgoing.record().partition.unwrap_or(0);
+        let (_, ack) = outgoing.into_parts();
         let step = self.steps.lock().unwrap().pop_front();
         let again = || self.last_failure.lock().unwrap().clone().filter(|_| batching == Batching::Alone);
         match step.or_else(|| again().map(Step::Fails)).unwrap_or(Step::Written) {

@@ -16,7 +16,7 @@ mod timestamp;
 mod topic;
 
 pub use admission::{Budget, Permit};
-pub use delivery::{Ack, Admitted, Delivery, Report, Written};
+pub use delivery::{Ack, Admitted, Delivery, Listener, Outgoing, Report, Written};
 pub use error::{Error, Outcome};
 pub use pipeline::{Arrival, Pipeline, Settings, Verdict};
 pub use producer::{Batching, Producer, TopicLookup};

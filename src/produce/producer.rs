@@ -1,6 +1,6 @@
 //! What the pipeline needs of Kafka. The adapter in `crate::kafka` is the real one; tests script their own.
 
-use super::{Ack, Error, Topic, TopicName};
+use super::{Error, Outgoing, Topic, TopicName};
 use std::{future::Future, pin::Pin, sync::Arc};
 
 /// Whether a record may share a Kafka record batch with others.
@@ -26,7 +26,7 @@ pub trait Producer: Send + Sync {
     /// Asks Kafka. An error that is not [`Error::UnknownTopic`] says nothing about the topic's existence.
     fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a>;
 
-    /// Hands the records over, in order, without waiting. Each ack gets exactly one report, also where the record
+    /// Hands the records over, in order, without waiting. Each gets exactly one report, also where the record
     /// is refused at once.
-    fn enqueue(&self, records: &mut dyn Iterator<Item = Ack>, batching: Batching);
+    fn enqueue(&self, records: &mut dyn Iterator<Item = Outgoing>, batching: Batching);
 }

@@ -11,6 +11,11 @@ pub type Records = SmallVec<[Record; 1]>;
 /// Shared by the request and by whoever sends its records.
 pub struct Submission {
     pub records: Records,
+    pub destinations: Arc<Destinations>,
+}
+
+/// Where each record of a submission goes. It outlives the records, until their last delivery report.
+pub struct Destinations {
     topics: SmallVec<[Result<Found, Error>; 1]>,
     /// The index in `topics` by the record's index; empty where there is one topic.
     topic_of: Vec<usize>,
@@ -33,13 +38,7 @@ impl Submission {
     /// `topics` and `topic_of` belong to the [`distinct_topics`] of the records: what was found of each topic, or why
     /// it cannot be written to.
     pub fn new(records: Records, topics: SmallVec<[Result<Found, Error>; 1]>, topic_of: Vec<usize>) -> Self {
-        Self { records, topics, topic_of }
-    }
-
-    /// Where the record at the index goes.
-    pub fn found(&self, record: usize) -> Result<&Found, Error> {
-        let topic = self.topic_of.get(record).copied().unwrap_or(0);
-        self.topics[topic].as_ref().map_err(Error::clone)
+        Self { records, destinations: Arc::new(Destinations { topics, topic_of }) }
     }
 
     /// All records go to the topic of the first, of which nothing but its name is known.
@@ -50,6 +49,14 @@ impl Submission {
         let metrics = crate::telemetry::metrics::Metrics::for_tests().topic(name.as_str());
         let topic = Topic { name, partitions: 3, learned: std::time::Instant::now(), config: None };
         Self::new(records, smallvec::smallvec![Ok(Found { topic: Arc::new(topic), metrics })], Vec::new())
+    }
+}
+
+impl Destinations {
+    /// Where the record at the index goes.
+    pub fn of(&self, record: usize) -> Result<&Found, Error> {
+        let topic = self.topic_of.get(record).copied().unwrap_or(0);
+        self.topics[topic].as_ref().map_err(Error::clone)
     }
 }
 

@@ -197,6 +197,7 @@ fn body_of_size(topic: &str, size: usize) -> String {
             headers: vec![],
             automatic: Arc::new(AutomaticHeaders::default()),
             timestamp: 0,
+            receipt: None,
         })
     };
     let length = (size.saturating_sub(200)..size).find(|&length| stored(length) == size).unwrap();

@@ -4,7 +4,7 @@
 
 use crate::{
     kafka::context::Context,
-    produce::{Ack, Record, TopicName},
+    produce::{Ack, Outgoing, Record, TopicName},
 };
 use rdkafka::{
     bindings::{self as sys, rd_kafka_vtype_t as Type, rd_kafka_vu_s__bindgen_ty_1 as Value},
@@ -50,15 +50,16 @@ impl NativeTopic {
         &self.name
     }
 
-    /// Hands the ack's record to librdkafka, which copies it, without waiting. The ack comes back with the delivery
+    /// Hands the record to librdkafka, which copies it, without waiting. The ack comes back with the delivery
     /// report, or here where librdkafka does not take the record. A `partition` of None lets it choose.
-    pub fn send(&self, partition: Option<i32>, ack: Box<Ack>) -> Result<(), (RDKafkaErrorCode, Box<Ack>)> {
-        let record = ack.record();
+    pub fn send(&self, partition: Option<i32>, outgoing: Outgoing) -> Result<(), (RDKafkaErrorCode, Ack)> {
+        let record = outgoing.record();
         let headers = Headers::of(record);
         let (value, key) = (bytes(record.value.as_deref()), bytes(record.key.as_deref()));
         let timestamp = record.timestamp;
-        // the record lives as long as the ack, which is the opaque
-        let opaque = ack.into_ptr();
+        // held to the end of the function: the record's bytes are copied in it
+        let (_submission, ack) = outgoing.into_parts();
+        let opaque = Box::new(ack).into_ptr();
         let fields = [
             field(Type::RD_KAFKA_VTYPE_RKT, Value { rkt: self.topic.as_ptr() }),
             field(Type::RD_KAFKA_VTYPE_PARTITION, Value { i32_: partition.unwrap_or(UNASSIGNED) }),
@@ -85,7 +86,7 @@ impl NativeTopic {
             sys::rd_kafka_error_destroy(error);
             (code.into(), Box::<Ack>::from_ptr(opaque))
         };
-        Err((code, ack))
+        Err((code, *ack))
     }
 }
 

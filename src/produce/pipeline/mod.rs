@@ -87,7 +87,7 @@ impl Pipeline {
         let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(submission.records.len());
         let mut admitted: SmallVec<[Admitted; 1]> = SmallVec::with_capacity(submission.records.len());
         for (index, record) in submission.records.iter().enumerate() {
-            let checked = submission.found(index).and_then(|found| {
+            let checked = submission.destinations.of(index).and_then(|found| {
                 let size = self.check(record, &found.topic, arrival.millis)?;
                 let headers = record.headers.len() * HEADER_OVERHEAD;
                 Ok(Admitted { record: index, reserved: size - BATCH_OVERHEAD + RECORD_OVERHEAD + headers })
@@ -160,8 +160,8 @@ impl Pipeline {
         deadline: Instant,
     ) -> Delivery {
         let budget = Arc::clone(&self.budget);
-        let delivery = Delivery::new(Arc::clone(submission), admitted, budget, now.into_std());
-        self.producer.enqueue(&mut delivery.acks(), batching);
+        let delivery = Delivery::new(submission, admitted, budget, now.into_std());
+        self.producer.enqueue(&mut delivery.outgoing(submission), batching);
         // the reports that came in time count, whether or not the last one did
         let _ = timeout_at(deadline, delivery.resolved()).await;
         delivery
