@@ -9,7 +9,7 @@ use kafka_inlet::{
     envelope::{BatchFormat, Context, Target, parse_batch, parse_record},
     http::answer,
     kafka::partitioner,
-    produce::{AutomaticHeaders, Header, Receipt, Record, TopicName},
+    produce::{Accepted, AutomaticHeaders, Header, Receipt, Record, TopicName},
 };
 use std::sync::Arc;
 
@@ -52,9 +52,9 @@ fn object_of_10_kb() -> String {
     format!(r#"{{"items":[{}]}}"#, items.join(","))
 }
 
-fn receipt() -> Receipt {
+fn receipt() -> Accepted {
     let topic = TopicName::parse("bench.orders").unwrap();
-    Receipt { topic, partition: 3, offset: Some(123_456), timestamp: 1_795_228_481_123 }
+    Accepted::Written(Receipt { topic, partition: 3, offset: Some(123_456), timestamp: 1_795_228_481_123 })
 }
 
 fn one(bencher: Bencher, body: String, source: Option<&'static str>) {

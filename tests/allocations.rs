@@ -13,7 +13,7 @@ use kafka_inlet::{
     http::{AppState, Parts, Service, answer},
     kafka::{EmbeddedCluster, KafkaProducer},
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
-    produce::{Budget, Pipeline, Receipt, Settings, TopicName},
+    produce::{Accepted, Budget, Pipeline, Receipt, Settings, TopicName},
     telemetry::metrics::Metrics,
 };
 use std::{
@@ -102,9 +102,9 @@ fn value_form() -> String {
     format!(r#"{{"topic":"orders","project":"shop","value":{MESSAGE}}}"#)
 }
 
-fn receipt() -> Receipt {
+fn receipt() -> Accepted {
     let topic = TopicName::parse("orders").unwrap();
-    Receipt { topic, partition: 3, offset: Some(123_456), timestamp: 1_795_228_481_123 }
+    Accepted::Written(Receipt { topic, partition: 3, offset: Some(123_456), timestamp: 1_795_228_481_123 })
 }
 
 #[test]

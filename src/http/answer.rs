@@ -1,7 +1,9 @@
 //! The answers to requests that reached Kafka's verdict: one record, or a result for each of a batch.
 
 use super::error::{Failure, level_of, produce_status, public_detail, set_retry_after, topic_of};
-use crate::produce::{Error, Outcome, RFC3339_LENGTH, Receipt, TopicName, Verdict, write_rfc3339};
+use crate::produce::{
+    Accepted, Error, Outcome, RFC3339_LENGTH, Receipt, Stored, TopicName, Verdict, write_rfc3339,
+};
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -87,10 +89,10 @@ impl From<&Error> for Failed {
     }
 }
 
-/// 202: the record is in Kafka.
-pub fn one(receipt: &Receipt) -> Response {
+/// 202: the record is in Kafka, or on the disk until it is.
+pub fn one(accepted: &Accepted) -> Response {
     let mut writer = Writer::with_capacity(SENT_BYTES);
-    writer.sent(receipt);
+    writer.accepted(accepted);
     json(StatusCode::ACCEPTED, writer.json)
 }
 
@@ -112,7 +114,7 @@ pub fn many(verdicts: &[Verdict]) -> Response {
             writer.text(",");
         }
         match verdict {
-            Ok(receipt) => writer.sent(receipt),
+            Ok(accepted) => writer.accepted(accepted),
             Err(error) => writer.failed(&error.into()),
         }
     }
@@ -177,6 +179,21 @@ impl<'a> Writer<'a> {
 
     fn integer(&mut self, number: impl itoa::Integer) {
         self.text(itoa::Buffer::new().format(number));
+    }
+
+    fn accepted(&mut self, accepted: &'a Accepted) {
+        match accepted {
+            Accepted::Written(receipt) => self.sent(receipt),
+            Accepted::Stored(stored) => self.stored(stored),
+        }
+    }
+
+    fn stored(&mut self, stored: &'a Stored) {
+        self.text(r#"{"ok":true,"success":true,"message":"Message stored","stored":"spool","receipt":""#);
+        self.text(&stored.id.to_string());
+        self.text(r#"","topic":""#);
+        self.text(stored.topic.as_str());
+        self.text(r#""}"#);
     }
 
     fn sent(&mut self, receipt: &'a Receipt) {
@@ -250,21 +267,27 @@ mod tests {
             offset: Some(7),
             timestamp: "2026-11-21T02:34:41.123Z".into(),
         };
-        assert_eq!(text(one(&receipt)).await, serde_json::to_string(&sent()).unwrap());
+        assert_eq!(
+            text(one(&Accepted::Written(receipt.clone()))).await,
+            serde_json::to_string(&sent()).unwrap()
+        );
         let error = Error::KeyRequired(TopicName::parse("t").unwrap());
         let batch = BatchAnswer {
             success: false,
             messages_sent: 1,
             results: vec![BatchResult::Sent(sent()), BatchResult::Failed((&error).into())],
         };
-        assert_eq!(text(many(&[Ok(receipt), Err(error)])).await, serde_json::to_string(&batch).unwrap());
+        assert_eq!(
+            text(many(&[Ok(Accepted::Written(receipt)), Err(error)])).await,
+            serde_json::to_string(&batch).unwrap()
+        );
     }
 
     #[tokio::test]
     async fn each_record_of_a_batch_has_its_own_topic_offset_and_timestamp() {
         let later = Receipt { timestamp: 1_795_228_481_124, ..receipt("a", None) };
-        let verdicts =
-            [Ok(receipt("a", Some(0))), Ok(receipt("b", Some(1))), Ok(later), Ok(receipt("a", Some(3)))];
+        let verdicts = [receipt("a", Some(0)), receipt("b", Some(1)), later, receipt("a", Some(3))]
+            .map(|receipt| Ok(Accepted::Written(receipt)));
         let answer: Value = serde_json::from_str(&text(many(&verdicts)).await).unwrap();
         let results = &answer["results"];
         let of = |name: &str| -> Vec<Value> {

@@ -224,6 +224,7 @@ pub fn produce_status(error: &produce::Error) -> StatusCode {
         | E::PartitionGone { .. }
         | E::KeyRequired(_)
         | E::TimestampOutOfRange { .. }
+        | E::ReservedHeader(_)
         | E::Rejected { .. } => StatusCode::BAD_REQUEST,
         E::Unauthorized(_) => StatusCode::FORBIDDEN,
         E::UnknownTopic(_) => StatusCode::NOT_FOUND,
@@ -233,6 +234,7 @@ pub fn produce_status(error: &produce::Error) -> StatusCode {
         E::TopicMissing(_)
         | E::NotReady { .. }
         | E::Overloaded { .. }
+        | E::SpoolFull { .. }
         | E::TooManyLookUps(_)
         | E::NeighbourRejected
         | E::BrokerUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -257,9 +259,11 @@ pub fn topic_of(error: &produce::Error) -> Option<&TopicName> {
         E::Rejected { .. }
         | E::BatchRefusedAsTooLarge
         | E::NeighbourRejected
+        | E::ReservedHeader(_)
         | E::BatchTooLarge { .. }
         | E::NotReady { .. }
         | E::Overloaded { .. }
+        | E::SpoolFull { .. }
         | E::BrokerUnavailable { .. }
         | E::DeliveryTimeout { .. }
         | E::AcknowledgementLost { .. }
@@ -281,6 +285,7 @@ pub fn level_of(error: &produce::Error) -> Level {
         // a minute about a topic and the metrics tell of it
         E::NotReady { .. }
         | E::Overloaded { .. }
+        | E::SpoolFull { .. }
         | E::TooManyLookUps(_)
         | E::TopicMissing(_)
         | E::Unauthorized(_) => Level::DEBUG,
@@ -292,6 +297,7 @@ pub fn level_of(error: &produce::Error) -> Level {
         | E::RecordTooLarge { .. }
         | E::BatchRefusedAsTooLarge
         | E::Rejected { .. }
+        | E::ReservedHeader(_)
         | E::BatchTooLarge { .. } => Level::DEBUG,
     }
 }

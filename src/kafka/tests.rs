@@ -126,13 +126,13 @@ fn read_until(bootstrap_servers: &str, last: &str) -> Vec<String> {
 async fn a_fatal_error_takes_the_link_down_and_a_new_producer_brings_it_back() {
     let (_cluster, service) = start();
     service.becomes_ready(true).await;
-    assert_eq!(service.send("{}").await.unwrap().offset, Some(0));
+    assert_eq!(service.send("{}").await.unwrap().written().unwrap().offset, Some(0));
 
     service.lose_producer();
     let reason = service.becomes_ready(false).await.unwrap();
     assert!(reason.contains("as a test"), "{reason}");
     service.becomes_ready(true).await;
-    assert_eq!(service.send("{}").await.unwrap().offset, Some(1));
+    assert_eq!(service.send("{}").await.unwrap().written().unwrap().offset, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -2,7 +2,7 @@
 //! one wake-up a request, however many records it has.
 
 use super::{
-    Budget, Error, Outcome, Record,
+    Budget, Error, Outcome, Receipt, Record, TopicName,
     submission::{Destinations, Found, Submission},
 };
 use crate::telemetry::metrics::SendStatus;
@@ -27,6 +27,14 @@ pub struct Written {
     pub offset: Option<i64>,
     /// Milliseconds since the Unix epoch, where the broker set the record's timestamp (`LogAppendTime`).
     pub append_time: Option<i64>,
+}
+
+impl Written {
+    /// With the topic and the timestamp (milliseconds since the Unix epoch) of the record.
+    pub fn receipt(&self, topic: TopicName, timestamp: i64) -> Receipt {
+        let timestamp = self.append_time.unwrap_or(timestamp);
+        Receipt { topic, partition: self.partition, offset: self.offset, timestamp }
+    }
 }
 
 /// What became of one record: written, or why not.

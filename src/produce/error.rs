@@ -64,6 +64,16 @@ pub enum Error {
     NotReady { reason: String },
     #[error("too many bytes are in flight to Kafka ({used} of {limit}); nothing was sent, try again later")]
     Overloaded { used: usize, limit: usize },
+    /// The local disk takes no more records: why not.
+    #[error(
+        "there is no room to store the record until Kafka can take it ({reason}); nothing was stored, try again later"
+    )]
+    SpoolFull { reason: String },
+    /// In durable mode, the names of the headers that tell a duplicate.
+    #[error(
+        "the header '{0}' is set by this service, to tell a record from its own duplicate; choose another name"
+    )]
+    ReservedHeader(&'static str),
     #[error(
         "this service does not know topic '{0}' yet, and too many such topics are being asked for; nothing was sent, \
          try again later"
@@ -102,6 +112,8 @@ impl Error {
             Self::BatchTooLarge { .. } => "body_too_large",
             Self::NotReady { .. } => "not_ready",
             Self::Overloaded { .. } | Self::TooManyLookUps(_) => "overloaded",
+            Self::SpoolFull { .. } => "spool_full",
+            Self::ReservedHeader(_) => "invalid_header",
             Self::NeighbourRejected | Self::BrokerUnavailable { .. } => "broker_unavailable",
             Self::DeliveryTimeout { .. } | Self::AcknowledgementLost { .. } => "delivery_timeout",
             Self::Internal(_) => "internal",
@@ -114,6 +126,7 @@ impl Error {
             Self::TopicMissing(_)
             | Self::NotReady { .. }
             | Self::Overloaded { .. }
+            | Self::SpoolFull { .. }
             | Self::TooManyLookUps(_)
             | Self::NeighbourRejected
             | Self::BrokerUnavailable { .. }
@@ -129,6 +142,7 @@ impl Error {
             | Self::BatchRefusedAsTooLarge
             | Self::Rejected { .. }
             | Self::Unauthorized(_)
+            | Self::ReservedHeader(_)
             | Self::BatchTooLarge { .. } => false,
         }
     }
@@ -149,9 +163,11 @@ impl Error {
             | Self::BatchRefusedAsTooLarge
             | Self::Rejected { .. }
             | Self::Unauthorized(_)
+            | Self::ReservedHeader(_)
             | Self::BatchTooLarge { .. }
             | Self::NotReady { .. }
             | Self::Overloaded { .. }
+            | Self::SpoolFull { .. }
             | Self::TooManyLookUps(_)
             | Self::NeighbourRejected
             | Self::BrokerUnavailable { .. } => Outcome::NotWritten,

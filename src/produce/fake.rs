@@ -1,17 +1,18 @@
 //! A producer that does what a test tells it to.
 
 use super::{
-    Ack, AutomaticHeaders, Batching, Error, Outgoing, Producer, Record, Topic, TopicConfig, TopicLookup,
-    TopicName, Written,
+    Ack, Attempted, AutomaticHeaders, Batching, Error, InstanceId, Outgoing, Producer, ReceiptState, Record,
+    Report, Sequence, Spool, SpoolFuture, Topic, TopicConfig, TopicLookup, TopicName, Written,
 };
 use bytes::Bytes;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
+    future::ready,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// A record of now, without key or headers.
@@ -91,7 +92,7 @@ impl Producer for FakeProducer {
 
     fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
         let answer = self.known_topic(name).unwrap_or_else(|| Err(Error::UnknownTopic(name.clone())));
-        Box::pin(std::future::ready(answer))
+        Box::pin(ready(answer))
     }
 
     fn enqueue(&self, records: &mut dyn Iterator<Item = Outgoing>, batching: Batching) {
@@ -118,5 +119,65 @@ impl FakeProducer {
             }
             Step::Held => self.held.lock().unwrap().push(ack),
         }
+    }
+}
+
+/// Keeps what it is given in memory. The lines of records with a key in `waiting` are taken.
+#[derive(Default)]
+pub struct FakeSpool {
+    pub waiting: Mutex<HashSet<Bytes>>,
+    pub is_full: AtomicBool,
+    sequence: AtomicU64,
+    /// In the order in which it was given: the sequence, the record, and whether the producer had it.
+    pub stored: Mutex<Vec<(Sequence, Record, bool)>>,
+    pub reported: Mutex<Vec<(Sequence, Report)>>,
+}
+
+impl FakeSpool {
+    fn full(&self) -> Result<(), Error> {
+        let full = || Error::SpoolFull { reason: "as a test".into() };
+        if self.is_full.load(Relaxed) { Err(full()) } else { Ok(()) }
+    }
+}
+
+impl Spool for FakeSpool {
+    fn instance(&self) -> &InstanceId {
+        static INSTANCE: LazyLock<InstanceId> = LazyLock::new(|| InstanceId::parse("here").unwrap());
+        &INSTANCE
+    }
+
+    fn next_sequences(&self, count: usize) -> Sequence {
+        Sequence(self.sequence.fetch_add(count as u64, Relaxed))
+    }
+
+    fn joins_line(&self, record: &Record, _: Option<&Topic>) -> bool {
+        record.key.as_ref().is_some_and(|key| self.waiting.lock().unwrap().contains(key))
+    }
+
+    fn join_line(&self, record: &Record) {
+        self.waiting.lock().unwrap().extend(record.key.clone());
+    }
+
+    fn store<'a>(
+        &'a self,
+        records: &mut dyn ExactSizeIterator<Item = &Record>,
+    ) -> SpoolFuture<'a, Result<Sequence, Error>> {
+        let first = self.next_sequences(records.len());
+        let stored = (first.0..).zip(records).map(|(at, record)| (Sequence(at), record.clone(), false));
+        let stored = self.full().map(|()| self.stored.lock().unwrap().extend(stored));
+        Box::pin(ready(stored.map(|()| first)))
+    }
+
+    fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>> {
+        let kept = attempted.iter().map(|kept| (kept.sequence, kept.record.clone(), kept.is_held));
+        Box::pin(ready(self.full().map(|()| self.stored.lock().unwrap().extend(kept))))
+    }
+
+    fn reported(&self, sequence: Sequence, report: &Report) {
+        self.reported.lock().unwrap().push((sequence, report.clone()));
+    }
+
+    fn receipt(&self, _: Sequence, _: Duration) -> SpoolFuture<'_, Result<ReceiptState, Error>> {
+        Box::pin(ready(Ok(ReceiptState::Unknown)))
     }
 }

@@ -65,7 +65,7 @@ async fn send_to(
     body: ReadBody,
 ) -> Result<Response, ApiError> {
     match send(state, context, body, Target::Fixed(topic)).await {
-        Ok(receipt) => Ok(answer::one(&receipt)),
+        Ok(accepted) => Ok(answer::one(&accepted)),
         Err(ApiError::Produce(produce::Error::UnknownTopic(missing))) => {
             let error = produce::Error::TopicMissing(missing);
             state.log_topic_fault(&error);

@@ -17,7 +17,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
     responses((status = 200, description = "Prometheus text format, version 0.0.4", body = String, content_type = "text/plain"))
 )]
 pub async fn show(State(state): State<AppState>) -> Result<Response, ApiError> {
-    let text = state.metrics.render(state.budget().in_flight());
+    let text = state.metrics.render(state.pipeline.in_flight());
     let text = text.map_err(|error| ApiError::Internal(format!("metrics were not rendered: {error}")))?;
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }

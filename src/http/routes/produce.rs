@@ -7,7 +7,7 @@ use crate::{
         extract::{ReadBody, RecordBody, RequestContext},
         openapi::{NamedRecord, ProduceFailures},
     },
-    produce::{self, Arrival, Receipt},
+    produce::{self, Accepted, Arrival},
 };
 use axum::{extract::State, response::Response};
 
@@ -23,8 +23,8 @@ pub async fn one(
     context: RequestContext,
     RecordBody(body): RecordBody,
 ) -> Result<Response, ApiError> {
-    let receipt = send(&state, &context, body, Target::Named).await?;
-    Ok(answer::one(&receipt))
+    let accepted = send(&state, &context, body, Target::Named).await?;
+    Ok(answer::one(&accepted))
 }
 
 /// Takes the one record of a body to its receipt.
@@ -33,7 +33,7 @@ pub(super) async fn send(
     context: &RequestContext,
     body: ReadBody,
     target: Target<'_>,
-) -> Result<Receipt, ApiError> {
+) -> Result<Accepted, ApiError> {
     let arrival = Arrival::now();
     let record = parse_record(&body.bytes, target, &state.envelope_context(context, arrival))?;
     // the body's share of the budget stays reserved: the record holds its bytes until Kafka has answered

@@ -1,20 +1,19 @@
 //! From records to receipts: check, admit, enqueue all in order, await every report to one deadline, apply policy.
 
+mod check;
+mod durable;
+mod topics;
+
 use crate::produce::{
-    BATCH_OVERHEAD, Batching, Budget, Delivery, Error, Producer, Receipt, Record, Topic, TopicName,
-    admission::{HEADER_OVERHEAD, RECORD_OVERHEAD},
-    batch_size,
+    Batching, Budget, Delivery, Error, Producer, Receipt, Record, Spool,
     delivery::{Admitted, Report},
-    submission::{AskedTopic, Found, Records, Submission, distinct_topics},
+    spool::Stored,
+    submission::{Records, Submission},
 };
-use crate::telemetry::metrics::Metrics;
-use futures_util::future::join_all;
-use smallvec::{SmallVec, smallvec};
+use crate::telemetry::metrics::{InFlight, Metrics};
+use smallvec::SmallVec;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
-
-/// How long a topic's partition count is believed when a record asks for one beyond it.
-const PARTITIONS_HOLD_FOR: Duration = Duration::from_secs(2);
 
 /// What the pipeline is held to.
 #[derive(Debug, Clone)]
@@ -28,7 +27,11 @@ pub struct Settings {
 /// Takes records to their receipts. One for the whole service.
 pub struct Pipeline {
     producer: Arc<dyn Producer>,
-    budget: Arc<Budget>,
+    /// Of request bodies, and of records unless there is a spool.
+    bodies: Arc<Budget>,
+    /// Of records that wait for Kafka.
+    records: Arc<Budget>,
+    spool: Option<Arc<dyn Spool>>,
     metrics: Arc<Metrics>,
     settings: Settings,
 }
@@ -39,16 +42,42 @@ pub struct Arrival {
     at: Instant,
     /// Milliseconds since the Unix epoch.
     pub millis: i64,
+    patience: Option<Duration>,
 }
 
 impl Arrival {
     pub fn now() -> Self {
-        Self { at: Instant::now(), millis: jiff::Timestamp::now().as_millisecond() }
+        Self { at: Instant::now(), millis: jiff::Timestamp::now().as_millisecond(), patience: None }
+    }
+
+    /// How long the client wants to wait for Kafka at most, before the records are stored instead; nothing where they
+    /// cannot be.
+    pub fn with_patience(self, patience: Option<Duration>) -> Self {
+        Self { patience, ..self }
+    }
+}
+
+/// What became of a record that will not be lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is in Kafka.
+    Written(Receipt),
+    /// It is on the local disk until Kafka takes it. In durable mode only.
+    Stored(Stored),
+}
+
+impl Accepted {
+    /// Where it is in Kafka, if it is.
+    pub fn written(self) -> Option<Receipt> {
+        match self {
+            Self::Written(receipt) => Some(receipt),
+            Self::Stored(_) => None,
+        }
     }
 }
 
 /// What became of one record.
-pub type Verdict = Result<Receipt, Error>;
+pub type Verdict = Result<Accepted, Error>;
 
 impl Pipeline {
     /// Builds the one pipeline of the service.
@@ -58,12 +87,33 @@ impl Pipeline {
         metrics: Arc<Metrics>,
         settings: Settings,
     ) -> Self {
-        Self { producer, budget, metrics, settings }
+        Self { producer, records: Arc::clone(&budget), bodies: budget, spool: None, metrics, settings }
     }
 
-    /// What bounds the bytes in flight, for request bodies too.
+    /// With a spool, what Kafka does not take in time is stored. Records have a budget of their own then, as large: what
+    /// waits for a Kafka that is away leaves room for what is to be stored.
+    pub fn with_spool(self, spool: Arc<dyn Spool>) -> Self {
+        Self { records: Budget::new(self.bodies.limit()), spool: Some(spool), ..self }
+    }
+
+    /// What bounds the bytes of request bodies.
     pub fn budget(&self) -> &Arc<Budget> {
-        &self.budget
+        &self.bodies
+    }
+
+    /// What is reserved now, for bodies and for records.
+    pub fn in_flight(&self) -> InFlight {
+        let bodies = self.bodies.in_flight();
+        if Arc::ptr_eq(&self.bodies, &self.records) {
+            return bodies;
+        }
+        let records = self.records.in_flight();
+        InFlight { bytes: bodies.bytes + records.bytes, records: records.records }
+    }
+
+    /// Where records are stored, in durable mode.
+    pub fn spool(&self) -> Option<&Arc<dyn Spool>> {
+        self.spool.as_ref()
     }
 
     /// One verdict a record, in order, no later than the delivery time-out after their arrival. An error of the
@@ -72,6 +122,9 @@ impl Pipeline {
         let records = records.into();
         if records.is_empty() {
             return Ok(Vec::new());
+        }
+        if let Some(spool) = &self.spool {
+            return Ok(self.submit_durably(spool, records, arrival).await);
         }
         if let Some(error) = self.producer.unavailable() {
             return Err(error);
@@ -88,9 +141,8 @@ impl Pipeline {
         let mut admitted: SmallVec<[Admitted; 1]> = SmallVec::with_capacity(submission.records.len());
         for (index, record) in submission.records.iter().enumerate() {
             let checked = submission.destinations.of(index).and_then(|found| {
-                let size = self.check(record, &found.topic, arrival.millis)?;
-                let headers = record.headers.len() * HEADER_OVERHEAD;
-                Ok(Admitted { record: index, reserved: size - BATCH_OVERHEAD + RECORD_OVERHEAD + headers })
+                let reserved = check::record(record, &found.topic, self.limits(arrival))?;
+                Ok(Admitted { record: index, reserved })
             });
             verdicts.push(checked.map(|record| admitted.push(record)).err().map(Err));
         }
@@ -111,43 +163,21 @@ impl Pipeline {
         Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(|| Err(no_verdict()))).collect())
     }
 
-    /// What is decided before anything is queued. The record's size, in bytes as [`batch_size`] counts.
-    fn check(&self, record: &Record, topic: &Topic, now_ms: i64) -> Result<usize, Error> {
-        if let Some(partition) = record.partition
-            && partition >= topic.partitions
-        {
-            return Err(Error::InvalidPartition {
-                topic: topic.name.clone(),
-                partition,
-                count: topic.partitions,
-            });
-        }
-        let config = topic.config.as_ref();
-        let limit = config.map_or(self.settings.max_record_bytes, |config| config.max_message_bytes);
-        let size = batch_size(record);
-        if size > limit {
-            return Err(Error::RecordTooLarge { topic: topic.name.clone(), size, limit });
-        }
-        if let Some(config) = config {
-            if config.compacted && record.key.is_none() {
-                return Err(Error::KeyRequired(topic.name.clone()));
-            }
-            config.check_timestamp(&topic.name, record.timestamp, now_ms)?;
-        }
-        Ok(size)
+    fn limits(&self, arrival: Arrival) -> check::Limits {
+        check::Limits { max_record_bytes: self.settings.max_record_bytes, now_ms: arrival.millis }
     }
 
     /// Room for all of them or for none. A request that can never fit is told so.
     fn reserve(&self, admitted: &[Admitted]) -> Result<(), Error> {
         let cost = admitted.iter().map(|record| record.reserved).sum();
-        let limit = self.budget.limit();
+        let limit = self.records.limit();
         if cost > limit {
             return Err(Error::BatchTooLarge { cost, limit });
         }
-        if self.budget.reserve_records(cost, admitted.len()) {
+        if self.records.reserve_records(cost, admitted.len()) {
             return Ok(());
         }
-        Err(Error::Overloaded { used: self.budget.used(), limit })
+        Err(Error::Overloaded { used: self.records.used(), limit })
     }
 
     /// Enqueues in order, then waits once, to the deadline at most.
@@ -159,20 +189,32 @@ impl Pipeline {
         now: Instant,
         deadline: Instant,
     ) -> Delivery {
-        let budget = Arc::clone(&self.budget);
-        let delivery = Delivery::new(submission, admitted, budget, now.into_std());
-        self.producer.enqueue(&mut delivery.outgoing(submission), batching);
+        let delivery = self.enqueue(submission, admitted, batching, now);
         // the reports that came in time count, whether or not the last one did
         let _ = timeout_at(deadline, delivery.resolved()).await;
         delivery
     }
 
+    fn enqueue(
+        &self,
+        submission: &Arc<Submission>,
+        admitted: SmallVec<[Admitted; 1]>,
+        batching: Batching,
+        now: Instant,
+    ) -> Delivery {
+        let delivery = Delivery::new(submission, admitted, Arc::clone(&self.records), now.into_std());
+        self.producer.enqueue(&mut delivery.outgoing(submission), batching);
+        delivery
+    }
+
     /// A record without a report at the deadline is unknown.
     fn in_time(&self, report: Option<&Report>) -> Report {
-        report.cloned().unwrap_or_else(|| {
-            let timeout_ms = u64::try_from(self.settings.delivery_timeout.as_millis()).unwrap_or(u64::MAX);
-            Err(Error::DeliveryTimeout { timeout_ms })
-        })
+        report.cloned().unwrap_or_else(|| Err(self.timed_out()))
+    }
+
+    fn timed_out(&self) -> Error {
+        let timeout_ms = u64::try_from(self.settings.delivery_timeout.as_millis()).unwrap_or(u64::MAX);
+        Error::DeliveryTimeout { timeout_ms }
     }
 
     /// The second and last try of records that failed for their neighbours in a batch.
@@ -192,48 +234,6 @@ impl Pipeline {
             verdicts[record] = Some(verdict(&submission.records[record], self.in_time(report)));
         }
     }
-
-    /// The records with their topics, the unknown ones looked up side by side within the deadline.
-    async fn find_topics(&self, records: Records, deadline: Instant) -> Submission {
-        let (asked, topic_of) = distinct_topics(&records);
-        let found = match asked.as_slice() {
-            [one] => smallvec![self.find_topic(one, deadline).await],
-            many => join_all(many.iter().map(|asked| self.find_topic(asked, deadline))).await.into(),
-        };
-        drop(asked);
-        Submission::new(records, found, topic_of)
-    }
-
-    async fn find_topic(&self, asked: &AskedTopic<'_>, deadline: Instant) -> Result<Found, Error> {
-        let topic = self.known_or_looked_up(asked.name, asked.highest_partition, deadline).await?;
-        Ok(Found { topic, metrics: self.metrics.topic(asked.name.as_str()) })
-    }
-
-    async fn known_or_looked_up(
-        &self,
-        name: &TopicName,
-        highest_partition: i32,
-        deadline: Instant,
-    ) -> Result<Arc<Topic>, Error> {
-        let known = match self.producer.known_topic(name) {
-            // a partition that is not known may have been added since: worth a question now and then
-            Some(Ok(topic))
-                if highest_partition >= topic.partitions
-                    && topic.learned.elapsed() >= PARTITIONS_HOLD_FOR =>
-            {
-                Some(topic)
-            }
-            Some(known) => return known,
-            None => None,
-        };
-        let answer = timeout_at(deadline, self.producer.look_up_topic(name)).await.unwrap_or_else(|_| {
-            Err(Error::BrokerUnavailable { reason: format!("no answer about topic '{name}' in time") })
-        });
-        match (answer, known) {
-            (Err(error), Some(topic)) if !matches!(error, Error::UnknownTopic(_)) => Ok(topic),
-            (answer, _) => answer,
-        }
-    }
 }
 
 /// True for a failure that may be a neighbour's. Where a broker refuses one record of a batch, librdkafka (2.12,
@@ -250,16 +250,12 @@ fn failed_with_others(error: &Error) -> bool {
 }
 
 fn verdict(record: &Record, report: Report) -> Verdict {
-    let receipt = report.map(|written| Receipt {
-        topic: record.topic.clone(),
-        partition: written.partition,
-        offset: written.offset,
-        timestamp: written.append_time.unwrap_or(record.timestamp),
-    })?;
+    let written = report?;
+    let receipt = written.receipt(record.topic.clone(), record.timestamp);
     if tracing::enabled!(target: RECORD_LOG, tracing::Level::DEBUG) {
         log_record(record, &receipt);
     }
-    Ok(receipt)
+    Ok(Accepted::Written(receipt))
 }
 
 /// The log target of one line a record, for development: it shows payloads.

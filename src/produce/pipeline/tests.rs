@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::produce::{
-    Outcome, TopicConfig,
+    Outcome, TopicConfig, batch_size,
     fake::{FakeProducer, Step, record},
 };
 use bytes::Bytes;
@@ -31,7 +31,7 @@ fn compacted() -> TopicConfig {
 async fn every_record_gets_its_receipt_in_input_order() {
     let producer = FakeProducer::with_topics(&["a", "b"]);
     let verdicts = submit(&pipeline(&producer, 10_000), &[record("a"), record("b"), record("a")]).await;
-    let receipts: Vec<_> = verdicts.into_iter().map(Result::unwrap).collect();
+    let receipts: Vec<_> = verdicts.into_iter().map(|verdict| verdict.unwrap().written().unwrap()).collect();
     let placed: Vec<_> = receipts.iter().map(|receipt| (receipt.topic.as_str(), receipt.offset)).collect();
     assert_eq!(placed, [("a", Some(0)), ("b", Some(1)), ("a", Some(2))]);
 }

@@ -1,0 +1,70 @@
+//! What the topics of a request are: known already, or asked for.
+
+use super::Pipeline;
+use crate::produce::{
+    Error, Topic, TopicName,
+    submission::{AskedTopic, Found, Records, Submission, distinct_topics},
+};
+use futures_util::future::join_all;
+use smallvec::smallvec;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout_at};
+
+/// How long a topic's partition count is believed when a record asks for one beyond it.
+const PARTITIONS_HOLD_FOR: Duration = Duration::from_secs(2);
+
+impl Pipeline {
+    /// The records with their topics, the unknown ones looked up side by side within the deadline.
+    pub(super) async fn find_topics(&self, records: Records, deadline: Instant) -> Submission {
+        let (asked, topic_of) = distinct_topics(&records);
+        let found = match asked.as_slice() {
+            [one] => smallvec![self.find_topic(one, deadline).await],
+            many => join_all(many.iter().map(|asked| self.find_topic(asked, deadline))).await.into(),
+        };
+        drop(asked);
+        Submission::new(records, found, topic_of)
+    }
+
+    /// The records with what is known of their topics; `unknown` is said of those of which nothing is.
+    pub(super) fn known_topics(&self, records: Records, unknown: &Error) -> Submission {
+        let (asked, topic_of) = distinct_topics(&records);
+        let found = asked.iter().map(|asked| {
+            let topic = self.producer.known_topic(asked.name).unwrap_or_else(|| Err(unknown.clone()))?;
+            Ok(Found { topic, metrics: self.metrics.topic(asked.name.as_str()) })
+        });
+        let found = found.collect();
+        drop(asked);
+        Submission::new(records, found, topic_of)
+    }
+
+    async fn find_topic(&self, asked: &AskedTopic<'_>, deadline: Instant) -> Result<Found, Error> {
+        let topic = self.known_or_looked_up(asked.name, asked.highest_partition, deadline).await?;
+        Ok(Found { topic, metrics: self.metrics.topic(asked.name.as_str()) })
+    }
+
+    async fn known_or_looked_up(
+        &self,
+        name: &TopicName,
+        highest_partition: i32,
+        deadline: Instant,
+    ) -> Result<Arc<Topic>, Error> {
+        let known = match self.producer.known_topic(name) {
+            // a partition that is not known may have been added since: worth a question now and then
+            Some(Ok(topic))
+                if highest_partition >= topic.partitions
+                    && topic.learned.elapsed() >= PARTITIONS_HOLD_FOR =>
+            {
+                Some(topic)
+            }
+            Some(known) => return known,
+            None => None,
+        };
+        let answer = timeout_at(deadline, self.producer.look_up_topic(name)).await.unwrap_or_else(|_| {
+            Err(Error::BrokerUnavailable { reason: format!("no answer about topic '{name}' in time") })
+        });
+        match (answer, known) {
+            (Err(error), Some(topic)) if !matches!(error, Error::UnknownTopic(_)) => Ok(topic),
+            (answer, _) => answer,
+        }
+    }
+}
