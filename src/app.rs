@@ -10,6 +10,7 @@ use crate::{
         supervisor::{Failure, Supervisor},
     },
     produce::{Budget, Pipeline, Settings},
+    spool::{self, DiskSpool, Store},
     telemetry::metrics::Metrics,
 };
 use std::{
@@ -18,6 +19,7 @@ use std::{
     pin::pin,
     sync::Arc,
     thread,
+    time::SystemTime,
 };
 use tokio::{net::TcpListener, sync::oneshot};
 
@@ -35,6 +37,8 @@ pub enum Error {
     Kafka(#[from] crate::kafka::StartError),
     #[error("{0}")]
     Embedded(#[from] crate::kafka::EmbeddedClusterError),
+    #[error("{0}")]
+    Spool(#[from] spool::StartError),
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the service cannot go on: {0}")]
@@ -46,7 +50,17 @@ pub enum Error {
 impl Error {
     /// True where starting again cannot help until the settings are corrected.
     pub fn is_of_settings(&self) -> bool {
-        matches!(self, Self::Kafka(crate::kafka::StartError::Settings(_)))
+        use spool::OpenError as E;
+        match self {
+            Self::Kafka(error) => matches!(error, crate::kafka::StartError::Settings(_)),
+            Self::Spool(spool::StartError::Open(error)) => {
+                matches!(
+                    error,
+                    E::Missing(_) | E::NotADirectory(_) | E::Unwritable { .. } | E::OtherVersion { .. }
+                )
+            }
+            _ => false,
+        }
     }
 }
 
@@ -88,6 +102,12 @@ async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
     let mut signals = Signals::listen()?;
     let mut supervisor = Supervisor::new();
     config.limits.max_connections = connection_limit(config.limits.max_connections);
+    let store = match &config.spool {
+        Some(spool) => {
+            Some(Store::open(&spool.directory, SystemTime::now()).map_err(spool::StartError::from)?)
+        }
+        None => None,
+    };
     let embedded = start_embedded_cluster(&mut config)?;
 
     let listener = listen(SocketAddr::new(config.http.host, config.http.port)).await?;
@@ -103,15 +123,29 @@ async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
     )?);
     let producer =
         KafkaProducer::start(&config, readiness.clone(), metrics.clone(), flusher, &mut supervisor)?;
-    let pipeline = Pipeline::new(
-        producer.clone(),
-        budget,
-        metrics.clone(),
-        Settings {
+    let settings = Settings {
+        delivery_timeout: config.kafka.delivery_timeout,
+        max_record_bytes: config.limits.max_record_bytes,
+    };
+    let mut pipeline = Pipeline::new(producer.clone(), budget, metrics.clone(), settings);
+    let mut disk = None;
+    if let (Some(store), Some(settings)) = (store, config.spool.clone()) {
+        let records = Budget::new(config.limits.max_in_flight_bytes);
+        let parts = spool::Parts {
+            instance: config.instance_id.clone(),
+            producer: producer.clone(),
+            budget: Arc::clone(&records),
             delivery_timeout: config.kafka.delivery_timeout,
             max_record_bytes: config.limits.max_record_bytes,
-        },
-    );
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            spool_metrics: metrics.spool(settings.max_bytes)?,
+            settings,
+        };
+        let spool = DiskSpool::start(store, parts, &mut supervisor)?;
+        pipeline = pipeline.with_spool(spool.clone(), records);
+        disk = Some(spool);
+    }
     let state = AppState::new(http::Parts {
         pipeline,
         metrics: metrics.clone(),
@@ -156,7 +190,13 @@ async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
     // the receiver lives in the server
     let _ = stop.send(());
     server.await;
+    if let Some(spool) = &disk {
+        spool.stop();
+    }
     flush(Arc::clone(&producer)).await;
+    if let Some(spool) = disk {
+        close(&spool).await;
+    }
     // the process ends now: to close the connections and join the threads would only take time
     std::mem::forget(producer);
     Ok(())
@@ -219,7 +259,15 @@ Read it back:
     );
 }
 
-/// Every answered record has its report by now; this is for those whose client did not wait.
+/// What Kafka has not confirmed by now, the next start sends.
+async fn close(spool: &DiskSpool) {
+    match spool.close().await {
+        0 => tracing::info!("the spool is empty"),
+        records => tracing::warn!(records, "records remain in the spool; the next start sends them"),
+    }
+}
+
+/// Every answered record has its report by now, or is stored; this is for those whose client did not wait.
 async fn flush(producer: Arc<KafkaProducer>) {
     let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH_TIMEOUT)).await;
     match flushed {

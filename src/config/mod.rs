@@ -148,6 +148,9 @@ fn parse(
         ));
     }
     let spool = SpoolVariables::read(variables, faults)?;
+    let instance_id = spool.instance_id(faults);
+    let spool = spool.parse(faults, warnings);
+    kafka.never_gives_up = spool.is_some();
     Some(Config {
         http: HttpVariables::read(variables, faults)?.parse(kafka.embedded, faults),
         kafka,
@@ -155,8 +158,8 @@ fn parse(
         log: LogVariables::read(variables, faults)?.parse(faults),
         records: records.parse(faults),
         topics: TopicsVariables::read(variables, faults)?.parse(faults),
-        instance_id: spool.instance_id(faults),
-        spool: spool.parse(faults, warnings),
+        instance_id,
+        spool,
     })
 }
 

@@ -255,3 +255,10 @@ fn the_example_file_shows_the_defaults() {
     let (config, _) = Config::load(example(), FLAGS).expect("legal settings");
     assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
 }
+
+#[test]
+fn in_durable_mode_the_producer_never_gives_up() {
+    assert!(!Config::default().kafka.never_gives_up);
+    let (config, _) = load(&[("DELIVERY", "durable"), ("SPOOL_DIR", "/spool")]).unwrap();
+    assert!(config.kafka.never_gives_up);
+}

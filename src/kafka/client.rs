@@ -85,7 +85,7 @@ pub fn producer(kafka: &Kafka, limits: &Limits) -> Result<ClientConfig, ConfigEr
         .set("max.in.flight.requests.per.connection", if kafka.idempotence { "5" } else { "1" })
         // Java's: plain "murmur2" would pin records without a key to one partition
         .set("partitioner", "murmur2_random")
-        .set("message.timeout.ms", millis(kafka.delivery_timeout.saturating_sub(REPORT_MARGIN)))
+        .set("message.timeout.ms", message_timeout(kafka))
         .set("linger.ms", kafka.linger_ms.to_string())
         .set("compression.type", kafka.compression.as_str())
         .set("allow.auto.create.topics", kafka.allow_auto_create_topics.to_string())
@@ -96,6 +96,14 @@ pub fn producer(kafka: &Kafka, limits: &Limits) -> Result<ClientConfig, ConfigEr
     set_properties(&mut client, kafka);
     client.create_native_config().map_err(|error| ConfigError::of(&error).explained(kafka))?;
     Ok(client)
+}
+
+/// 0 is for ever.
+fn message_timeout(kafka: &Kafka) -> String {
+    if kafka.never_gives_up {
+        return "0".into();
+    }
+    millis(kafka.delivery_timeout.saturating_sub(REPORT_MARGIN))
 }
 
 /// The same producer, but with every record in a batch of its own.
@@ -220,6 +228,12 @@ mod tests {
         for (property, value) in expected {
             assert_eq!(client.get(property), Some(value), "{property}");
         }
+    }
+
+    #[test]
+    fn in_durable_mode_no_record_is_given_up() {
+        let client = producer(&Kafka { never_gives_up: true, ..kafka() }, &Limits::default()).unwrap();
+        assert_eq!(client.get("message.timeout.ms"), Some("0"));
     }
 
     #[test]

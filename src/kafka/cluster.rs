@@ -21,7 +21,13 @@ use rdkafka::{
     types::RDKafkaErrorCode as Code,
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicU64,
+            Ordering::{AcqRel, Acquire},
+        },
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -49,6 +55,8 @@ pub struct Cluster {
     broker: BrokerKind,
     prober: PolledProducer,
     shared: ArcSwap<PolledProducer>,
+    /// Shared producers so far.
+    generation: AtomicU64,
     /// Made when a record must first be sent alone.
     alone: Mutex<Option<Arc<PolledProducer>>>,
 }
@@ -75,11 +83,28 @@ impl Cluster {
         let prober = start(&client::prober(kafka))?;
         let alone = Mutex::default();
         let runtime = Handle::current();
-        Ok(Arc::new(Self { runtime, config, events, observed, alarm, broker, prober, shared, alone }))
+        let generation = AtomicU64::new(1);
+        Ok(Arc::new(Self {
+            runtime,
+            config,
+            events,
+            observed,
+            alarm,
+            broker,
+            prober,
+            shared,
+            generation,
+            alone,
+        }))
     }
 
     pub fn shared(&self) -> arc_swap::Guard<Arc<PolledProducer>> {
         self.shared.load()
+    }
+
+    /// Changes when the shared producer is replaced.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
     }
 
     /// The producer whose record batches hold one record each; a new one where it had a fatal error of its own.
@@ -128,6 +153,8 @@ impl Cluster {
     /// that librdkafka knows of each.
     pub fn rebuild(&self) -> Result<(), StartError> {
         let fresh = Arc::new(self.start_producer(&self.config)?);
+        // before the swap: who sees the old number must not send to the new producer
+        self.generation.fetch_add(1, AcqRel);
         retire(self.shared.swap(fresh));
         let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner).take();
         alone.into_iter().for_each(retire);

@@ -145,6 +145,10 @@ impl Producer for KafkaProducer {
         self.readiness.link_fault().map(|reason| Error::NotReady { reason: reason.to_string() })
     }
 
+    fn generation(&self) -> u64 {
+        self.cluster.generation()
+    }
+
     fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>> {
         let known = self.topics.known(name);
         // the first question may have made the broker begin to make the topic: so ask again

@@ -52,6 +52,15 @@ impl Supervisor {
         });
     }
 
+    /// Runs a task that ends when it is told to; a panic in it raises the alarm.
+    pub fn spawn_ending(&mut self, work: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let watch = self.alarm.watch(work);
+        self.tasks.spawn(async move {
+            task.await;
+            watch.finished();
+        });
+    }
+
     /// Resolves when some work has ended early.
     pub async fn failed(&mut self) -> Failure {
         match self.failures.recv().await {

@@ -50,9 +50,8 @@ impl Budget {
         Permit { budget: Arc::clone(self), bytes: 0 }
     }
 
-    /// Reserves `bytes` for `records` records, all or nothing. Given back piece by piece with
-    /// [`Budget::release_record`].
-    pub(super) fn reserve_records(&self, bytes: usize, records: usize) -> bool {
+    /// Reserves `bytes` for `records` records, all or nothing. Each gives its share back with its delivery report.
+    pub fn reserve_records(&self, bytes: usize, records: usize) -> bool {
         let reserved = self.reserve(bytes);
         if reserved {
             self.records.fetch_add(records, Relaxed);

@@ -147,6 +147,19 @@ impl Error {
         }
     }
 
+    /// True for a failure that may be another record's. Where a broker refuses one record of a batch, librdkafka (2.12,
+    /// rd_kafka_interceptors_on_acknowledgement_queue) gives that record's error to all of them, so only a record that
+    /// was sent alone is known to be refused for itself.
+    pub fn may_be_a_neighbours(&self) -> bool {
+        matches!(
+            self,
+            Self::NeighbourRejected
+                | Self::BatchRefusedAsTooLarge
+                | Self::Rejected { .. }
+                | Self::TimestampOutOfRange { .. }
+        )
+    }
+
     /// What is known about the record.
     pub fn outcome(&self) -> Outcome {
         match self {

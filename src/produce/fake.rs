@@ -44,6 +44,7 @@ pub struct FakeProducer {
     pub unavailable: Mutex<Option<Error>>,
     /// A bug: the next request panics.
     pub panics: AtomicBool,
+    pub generation: AtomicU64,
     topics: Mutex<HashMap<TopicName, Arc<Topic>>>,
     steps: Mutex<VecDeque<Step>>,
     sent: Mutex<Vec<(Record, Batching)>>,
@@ -84,6 +85,10 @@ impl Producer for FakeProducer {
     fn unavailable(&self) -> Option<Error> {
         assert!(!self.panics.load(Relaxed), "as a test");
         self.unavailable.lock().unwrap().clone()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
     }
 
     fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>> {

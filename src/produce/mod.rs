@@ -2,6 +2,7 @@
 //! Nothing here knows HTTP, librdkafka or the environment.
 
 mod admission;
+mod check;
 mod dead_letter;
 mod delivery;
 mod duration;
@@ -19,6 +20,7 @@ mod timestamp;
 mod topic;
 
 pub use admission::{Budget, Permit};
+pub use check::{RecordLimits, check_record};
 pub use dead_letter::{DeadLetterTopic, InvalidDeadLetterTopic};
 pub use delivery::{Ack, Admitted, Delivery, Listener, Outgoing, Report, Written};
 pub use duration::{InvalidDuration, duration_text, parse_duration};
@@ -28,7 +30,7 @@ pub use producer::{Batching, Producer, TopicLookup};
 pub use receipt::{InstanceId, InvalidInstanceId, Receipt, ReceiptId, Sequence};
 pub use record::{AutomaticHeaders, Header, Record, RecordReceipt, TraceId};
 pub use size::{BATCH_OVERHEAD, batch_size};
-pub use spool::{Attempted, Failure, ReceiptState, Spool, SpoolFuture, Stored};
-pub use submission::Submission;
+pub use spool::{Attempted, DeadLetter, Failure, ReceiptState, Spool, SpoolFuture, Stored};
+pub use submission::{Found, Records, Submission, distinct_topics};
 pub use timestamp::{RFC3339_LENGTH, write_rfc3339};
 pub use topic::{InvalidTopicName, Topic, TopicConfig, TopicName};

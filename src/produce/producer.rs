@@ -19,6 +19,10 @@ pub trait Producer: Send + Sync {
     /// Why nothing can be sent now; None while the link to Kafka is up.
     fn unavailable(&self) -> Option<Error>;
 
+    /// Changes with each client that takes the place of another. The order in which records are handed over is kept by
+    /// one client alone.
+    fn generation(&self) -> u64;
+
     /// What is known of the topic without asking Kafka: None where nothing is, an error where it is known
     /// not to exist.
     fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>>;

@@ -20,7 +20,7 @@ pub struct Receipt {
 pub struct InstanceId(Arc<str>);
 
 /// A record of one instance, in the order in which the instance met its records. Unique across restarts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 
 /// Names one record for good: the instance that took it and its sequence there. As text

@@ -39,12 +39,20 @@ pub enum ReceiptState {
 /// A record that Kafka refused for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    pub topic: TopicName,
     /// The error's stable name.
     pub error: String,
     pub reason: String,
-    /// Where it is instead, in the dead letter topic.
-    pub dead_letter: Option<Receipt>,
+    /// None where no dead letter topic is set, or it could not be written to.
+    pub dead_letter: Option<DeadLetter>,
+}
+
+/// Where a refused record is, with headers that say why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub topic: TopicName,
+    pub partition: i32,
+    /// None where Kafka confirmed it but its offset was lost.
+    pub offset: Option<i64>,
 }
 
 /// Keeps records on the local disk until Kafka has them, in order for each topic and key. Never blocks.

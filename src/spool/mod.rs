@@ -7,11 +7,17 @@
 
 pub mod codec;
 mod directory;
+mod disk;
+mod lanes;
+mod lines;
+mod pace;
+mod replay;
 mod results;
 pub mod store;
 mod writer;
 
 pub use codec::{Chunk, Corrupt, Encoded};
+pub use disk::{DiskSpool, Parts, StartError};
 pub use results::{Resolution, Resolved};
 pub use store::{
     Change, CommitError, FailedRecord, Failure, Found, OpenError, ReadError, Receipts, Shortage, Store,

@@ -2,6 +2,7 @@
 
 use super::{
     codec::{self, Encoded},
+    lines::Places,
     results::Resolution,
     store::{Change, CommitError, Failure, Receipts, Shortage, Store},
 };
@@ -97,7 +98,7 @@ struct Queue {
 }
 
 enum Job {
-    Store { records: Encoded, answer: oneshot::Sender<Result<Sequence, CommitError>> },
+    Store { records: Encoded, places: Places, answer: oneshot::Sender<Result<Sequence, CommitError>> },
     Keep { records: Vec<(Sequence, Encoded)>, size: u64, answer: Answer },
     Finish { finished: Finished, answer: Answer },
 }
@@ -138,16 +139,18 @@ impl Writer {
     }
 
     /// Stores records that were not attempted, in their order, under new contiguous sequences. Resolves to the first
-    /// of them when the disk has them. It is asked for at once, and done also where the future is dropped.
+    /// of them when the disk has them. It is asked for at once, and done also where the future is dropped. Their places
+    /// in line are given back where it fails.
     ///
     /// # Errors
     /// None of them is stored.
     pub fn store(
         &self,
         records: Encoded,
+        places: Places,
     ) -> impl Future<Output = Result<Sequence, CommitError>> + Send + use<> {
         let reserved = self.shared.reserve(records.size() as u64);
-        let answer = reserved.map(|()| self.ask(|answer| Job::Store { records, answer }));
+        let answer = reserved.map(|()| self.ask(|answer| Job::Store { records, places, answer }));
         async move { answered(answer?).await }
     }
 
@@ -358,7 +361,10 @@ impl Job {
     /// Nobody may be waiting any more.
     fn answer(self, result: Result<Sequence, CommitError>) {
         match self {
-            Self::Store { answer, .. } => {
+            Self::Store { places, answer, .. } => {
+                if result.is_ok() {
+                    places.stay();
+                }
                 let _ = answer.send(result);
             }
             Self::Keep { answer, .. } | Self::Finish { answer, .. } => {

@@ -26,6 +26,9 @@ pub struct Kafka {
     pub connection_timeout: Duration,
     /// From the end of a request's body to its answer.
     pub delivery_timeout: Duration,
+    /// In durable mode: the producer gives no record up, however long Kafka is away, since whoever waited for it has
+    /// stored it meanwhile. That keeps the order of the records that it has.
+    pub never_gives_up: bool,
     /// Milliseconds; fractions are allowed.
     pub linger_ms: f64,
     pub compression: Compression,
@@ -51,6 +54,7 @@ impl Default for Kafka {
             connect_base_delay: Duration::from_millis(500),
             connection_timeout: Duration::from_secs(10),
             delivery_timeout: Duration::from_secs(10),
+            never_gives_up: false,
             linger_ms: 1.0,
             compression: Compression::Lz4,
             idempotence: true,

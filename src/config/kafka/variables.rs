@@ -95,6 +95,7 @@ impl KafkaVariables {
             default.delivery_timeout,
         );
         Kafka {
+            never_gives_up: default.never_gives_up,
             brokers: brokers.unwrap_or_default(),
             embedded,
             client_id: faults

@@ -5,9 +5,10 @@
 //! attempted one that has no report when the time is up, or one that says "later", is stored as well. While the
 //! producer still has it, its report decides what comes next; see [`Spool::keep`].
 
-use super::{Accepted, Arrival, Pipeline, Verdict, check, failed_with_others, no_verdict, verdict};
+use super::{Accepted, Arrival, Pipeline, Verdict, no_verdict, verdict};
 use crate::produce::{
     Batching, Delivery, Error, ReceiptId, Record, Sequence, Spool,
+    check::{check_record, check_size},
     delivery::{Admitted, Report},
     record::RecordReceipt,
     spool::{Attempted, Stored},
@@ -90,9 +91,9 @@ impl Request<'_> {
         for (index, record) in self.submission.records.iter().enumerate() {
             let found = self.submission.destinations.of(index);
             let checked = match &found {
-                Ok(found) => check::record(record, &found.topic, limits),
+                Ok(found) => check_record(record, &found.topic, limits),
                 // nothing is known of the topic
-                Err(error) if is_for_spool(error) => check::size(record, limits.max_record_bytes),
+                Err(error) if is_for_spool(error) => check_size(record, limits.max_record_bytes),
                 Err(error) => Err(error.clone()),
             };
             let topic = found.as_ref().ok().map(|found| &*found.topic);
@@ -171,7 +172,7 @@ impl Request<'_> {
         let mut again = SmallVec::new();
         for (&Admitted { record, reserved }, report) in delivery.reports() {
             match report {
-                Some(Err(error)) if failed_with_others(error) => again.push(Admitted { record, reserved }),
+                Some(Err(error)) if error.may_be_a_neighbours() => again.push(Admitted { record, reserved }),
                 report => kept.extend(self.judge(record, report)),
             }
         }
@@ -298,7 +299,7 @@ mod tests {
         let settings = Settings { delivery_timeout: Duration::from_millis(50), max_record_bytes: 300 };
         let metrics = Arc::new(Metrics::for_tests());
         let pipeline = Pipeline::new(producer.clone(), Budget::new(in_flight), metrics, settings);
-        let pipeline = pipeline.with_spool(spool.clone());
+        let pipeline = pipeline.with_spool(spool.clone(), Budget::new(in_flight));
         Durable { producer, spool, pipeline }
     }
 

@@ -1,11 +1,10 @@
 //! From records to receipts: check, admit, enqueue all in order, await every report to one deadline, apply policy.
 
-mod check;
 mod durable;
 mod topics;
 
 use crate::produce::{
-    Batching, Budget, Delivery, Error, Producer, Receipt, Record, Spool,
+    Batching, Budget, Delivery, Error, Producer, Receipt, Record, RecordLimits, Spool, check_record,
     delivery::{Admitted, Report},
     spool::Stored,
     submission::{Records, Submission},
@@ -90,10 +89,10 @@ impl Pipeline {
         Self { producer, records: Arc::clone(&budget), bodies: budget, spool: None, metrics, settings }
     }
 
-    /// With a spool, what Kafka does not take in time is stored. Records have a budget of their own then, as large: what
+    /// With a spool, what Kafka does not take in time is stored. Records have a budget of their own then, so that what
     /// waits for a Kafka that is away leaves room for what is to be stored.
-    pub fn with_spool(self, spool: Arc<dyn Spool>) -> Self {
-        Self { records: Budget::new(self.bodies.limit()), spool: Some(spool), ..self }
+    pub fn with_spool(self, spool: Arc<dyn Spool>, records: Arc<Budget>) -> Self {
+        Self { records, spool: Some(spool), ..self }
     }
 
     /// What bounds the bytes of request bodies.
@@ -141,7 +140,7 @@ impl Pipeline {
         let mut admitted: SmallVec<[Admitted; 1]> = SmallVec::with_capacity(submission.records.len());
         for (index, record) in submission.records.iter().enumerate() {
             let checked = submission.destinations.of(index).and_then(|found| {
-                let reserved = check::record(record, &found.topic, self.limits(arrival))?;
+                let reserved = check_record(record, &found.topic, self.limits(arrival))?;
                 Ok(Admitted { record: index, reserved })
             });
             verdicts.push(checked.map(|record| admitted.push(record)).err().map(Err));
@@ -151,7 +150,7 @@ impl Pipeline {
         let mut again = SmallVec::new();
         for (&Admitted { record, reserved }, report) in delivery.reports() {
             let report = self.in_time(report);
-            if report.as_ref().is_err_and(failed_with_others) {
+            if report.as_ref().is_err_and(Error::may_be_a_neighbours) {
                 again.push(Admitted { record, reserved });
             } else {
                 verdicts[record] = Some(verdict(&submission.records[record], report));
@@ -163,8 +162,8 @@ impl Pipeline {
         Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(|| Err(no_verdict()))).collect())
     }
 
-    fn limits(&self, arrival: Arrival) -> check::Limits {
-        check::Limits { max_record_bytes: self.settings.max_record_bytes, now_ms: arrival.millis }
+    fn limits(&self, arrival: Arrival) -> RecordLimits {
+        RecordLimits { max_record_bytes: self.settings.max_record_bytes, now_ms: arrival.millis }
     }
 
     /// Room for all of them or for none. A request that can never fit is told so.
@@ -234,19 +233,6 @@ impl Pipeline {
             verdicts[record] = Some(verdict(&submission.records[record], self.in_time(report)));
         }
     }
-}
-
-/// True for a failure that may be a neighbour's. Where a broker refuses one record of a batch, librdkafka (2.12,
-/// rd_kafka_interceptors_on_acknowledgement_queue) gives that record's error to all of them, so only a record
-/// that was sent alone is known to be refused for itself.
-fn failed_with_others(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::NeighbourRejected
-            | Error::BatchRefusedAsTooLarge
-            | Error::Rejected { .. }
-            | Error::TimestampOutOfRange { .. }
-    )
 }
 
 fn verdict(record: &Record, report: Report) -> Verdict {

@@ -119,6 +119,11 @@ impl Store {
         self.directory.join(open::FILE).metadata().map_or(0, |metadata| metadata.len())
     }
 
+    /// Whether the disk has room for more records.
+    pub fn has_space(&self) -> bool {
+        directory::space(&self.directory).is_ok_and(|space| space.free >= space.reserve)
+    }
+
     fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,10 +1,10 @@
 //! What is decided about a record before anything is queued.
 
-use crate::produce::{
-    BATCH_OVERHEAD, Error, Record, Topic,
+use super::{
+    Error, Record, Topic,
     admission::{HEADER_OVERHEAD, RECORD_OVERHEAD},
-    batch_size,
     record::{RECEIPT, RECEIPT_REPLAYED},
+    size::{BATCH_OVERHEAD, batch_size},
 };
 
 /// Bytes that the header `receipt-replayed: true` adds to a record at most: a record that is taken once must still
@@ -13,7 +13,7 @@ const REPLAYED_BYTES: usize = 24;
 
 /// What records are held to.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct RecordLimits {
     /// Where the topic's own limit is not known; see [`batch_size`].
     pub max_record_bytes: usize,
     /// Milliseconds since the Unix epoch.
@@ -21,7 +21,7 @@ pub struct Limits {
 }
 
 /// The bytes to reserve for the record, which the topic can take.
-pub fn record(record: &Record, topic: &Topic, limits: Limits) -> Result<usize, Error> {
+pub fn check_record(record: &Record, topic: &Topic, limits: RecordLimits) -> Result<usize, Error> {
     if let Some(partition) = record.partition
         && partition >= topic.partitions
     {
@@ -33,7 +33,7 @@ pub fn record(record: &Record, topic: &Topic, limits: Limits) -> Result<usize, E
     }
     let config = topic.config.as_ref();
     let limit = config.map_or(limits.max_record_bytes, |config| config.max_message_bytes);
-    let cost = size(record, limit)?;
+    let cost = check_size(record, limit)?;
     if let Some(config) = config {
         if config.compacted && record.key.is_none() {
             return Err(Error::KeyRequired(topic.name.clone()));
@@ -44,7 +44,7 @@ pub fn record(record: &Record, topic: &Topic, limits: Limits) -> Result<usize, E
 }
 
 /// The bytes to reserve for a record that is no larger than the limit.
-pub fn size(record: &Record, limit: usize) -> Result<usize, Error> {
+pub fn check_size(record: &Record, limit: usize) -> Result<usize, Error> {
     let mut size = batch_size(record);
     if let Some(receipt) = &record.receipt {
         if let Some(name) = [RECEIPT, RECEIPT_REPLAYED]

@@ -1,0 +1,175 @@
+//! Who must wait for whom: records with the same topic and key stand in one line.
+//!
+//! While records of a line are in the spool, later ones must go through it as well. What is remembered of a line is
+//! how many of its records are in the spool, in one of 65,536 counters; lines that share a counter wait for each
+//! other, which costs time and never order. Records without a key have no line.
+
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU32,
+            Ordering::{AcqRel, Acquire},
+        },
+    },
+};
+
+const LINES: usize = 1 << 16;
+
+/// The counter of a topic and key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Line(u16);
+
+/// How many records of each line are in the spool.
+pub struct Lines {
+    hasher: RandomState,
+    waiting: Box<[AtomicU32]>,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), waiting: (0..LINES).map(|_| AtomicU32::new(0)).collect() }
+    }
+}
+
+impl Lines {
+    /// The line of a record; None where it has no key.
+    pub fn of(&self, topic: &str, key: Option<&[u8]>) -> Option<Line> {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(topic.as_bytes());
+        // no topic has this in its name, so that no two pairs are the same bytes
+        hasher.write_u8(0);
+        hasher.write(key?);
+        Some(Line(hasher.finish() as u16))
+    }
+
+    /// Takes a place in the line if others wait there.
+    pub fn join_others(&self, line: Line) -> bool {
+        let one_more = |waiting: u32| (waiting > 0).then_some(waiting + 1);
+        self.counter(line).fetch_update(AcqRel, Acquire, one_more).is_ok()
+    }
+
+    /// Takes a place in the line.
+    pub fn join(&self, line: Line) {
+        self.counter(line).fetch_add(1, AcqRel);
+    }
+
+    /// Gives a place back.
+    pub fn leave(&self, line: Line) {
+        self.counter(line).fetch_sub(1, AcqRel);
+    }
+
+    fn counter(&self, line: Line) -> &AtomicU32 {
+        &self.waiting[usize::from(line.0)]
+    }
+}
+
+/// Places in lines, which are given back when this is dropped, unless their records [stay](Places::stay) in the spool.
+pub struct Places {
+    lines: Arc<Lines>,
+    taken: Vec<Line>,
+}
+
+impl Places {
+    /// None yet.
+    pub fn new(lines: Arc<Lines>) -> Self {
+        Self { lines, taken: Vec::new() }
+    }
+
+    /// Answers for a place that was taken.
+    pub fn add(&mut self, line: Line) {
+        self.taken.push(line);
+    }
+
+    /// The records are stored, and whoever sends them gives the places back.
+    pub fn stay(mut self) {
+        self.taken.clear();
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.taken.iter().for_each(|&line| self.lines.leave(line));
+    }
+}
+
+/// A set of lines.
+pub struct LineSet(Box<[u64]>);
+
+impl Default for LineSet {
+    fn default() -> Self {
+        Self(vec![0; LINES / 64].into())
+    }
+}
+
+impl LineSet {
+    pub fn insert(&mut self, line: Line) {
+        self.0[usize::from(line.0) / 64] |= 1 << (line.0 % 64);
+    }
+
+    pub fn contains(&self, line: Line) -> bool {
+        self.0[usize::from(line.0) / 64] & (1 << (line.0 % 64)) != 0
+    }
+
+    pub fn clear(&mut self) {
+        self.0.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_topic_and_a_key() {
+        let lines = Lines::default();
+        assert_eq!(lines.of("t", Some(b"k")), lines.of("t", Some(b"k")));
+        // one in 65,536 may be alike
+        let others = [lines.of("u", Some(b"k")), lines.of("t", Some(b"l")), lines.of("tk", Some(b""))];
+        assert!(others.iter().filter(|&&other| other == lines.of("t", Some(b"k"))).count() < 2);
+        assert_eq!(lines.of("t", None), None);
+    }
+
+    #[test]
+    fn others_are_joined_only_while_they_wait() {
+        let lines = Lines::default();
+        let line = lines.of("t", Some(b"k")).unwrap();
+        assert!(!lines.join_others(line));
+        lines.join(line);
+        assert!(lines.join_others(line));
+        lines.leave(line);
+        lines.leave(line);
+        assert!(!lines.join_others(line));
+    }
+
+    #[test]
+    fn places_are_given_back_unless_their_records_stay() {
+        let lines = Arc::new(Lines::default());
+        let line = lines.of("t", Some(b"k")).unwrap();
+        for stays in [false, true] {
+            let mut places = Places::new(Arc::clone(&lines));
+            lines.join(line);
+            places.add(line);
+            if stays {
+                places.stay();
+            } else {
+                drop(places);
+            }
+            assert_eq!(lines.join_others(line), stays);
+        }
+    }
+
+    #[test]
+    fn a_set_has_what_was_put_into_it() {
+        let mut set = LineSet::default();
+        for line in [0, 63, 64, u16::MAX] {
+            assert!(!set.contains(Line(line)));
+            set.insert(Line(line));
+            assert!(set.contains(Line(line)));
+        }
+        assert!(!set.contains(Line(1)));
+        set.clear();
+        assert!(!set.contains(Line(63)));
+    }
+}

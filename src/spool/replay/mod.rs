@@ -1,0 +1,492 @@
+//! Sends what is stored: one task, from the oldest chunk to the newest, and again from the oldest one that had to be
+//! passed over.
+//!
+//! A chunk is read, and each of its records that may be sent now is handed to the producer. Its reports come back as
+//! messages, and when nothing of the chunk is under way any more its results are committed, by which the chunk leaves
+//! the store or is rewritten with what is left.
+//!
+//! A record is passed over, for now, where its topic is in [trouble](troubles), its partition is stuck, or an earlier
+//! record of its line was passed over. Those cannot hold up others: the reading goes on behind them. Once something has
+//! changed for the better, it begins again at the first record that was passed over. Nothing is remembered of records
+//! that were passed over but that first one and a bit for each line, so that memory does not grow with the backlog.
+//!
+//! Within a line, records are handed to the producer in order, without waiting for each other's reports: the producer
+//! keeps the order of a partition. That holds for one librdkafka client, so when it is replaced (a fatal error) nothing
+//! is sent until every report of the old one has come.
+
+mod flight;
+mod held;
+mod reading;
+mod refusals;
+mod troubles;
+mod window;
+
+use super::{
+    Chunk, CommitError, Failure, Finished, Resolution, Resolved, Store, Writer,
+    lanes::Lanes,
+    lines::{Line, LineSet, Lines},
+    pace::{Pace, TURN},
+};
+use crate::{
+    produce::{Budget, DeadLetterTopic, Error, InstanceId, Producer, Report, Sequence, Topic, TopicName},
+    telemetry::{
+        metrics::Metrics,
+        spool_metrics::{ReplayStatus, SpoolMetrics},
+    },
+};
+use flight::Flight;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use held::Held;
+pub use held::{Kept, WithProducer};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot};
+use troubles::Troubles;
+use window::{State, Window};
+
+/// Messages that are taken at once.
+const MESSAGES: usize = 1024;
+/// How often an idle spool is looked at.
+const IDLE: Duration = Duration::from_secs(1);
+/// How soon the reading may begin again at what was passed over.
+const BETWEEN_REWINDS: Duration = Duration::from_millis(100);
+/// So long nothing is sent after a failure that says nothing about its record, of a replaced producer for example.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the replay is told.
+pub enum Message {
+    /// Store records that were attempted, and answer when it is done.
+    Keep { kept: Vec<Kept>, answer: oneshot::Sender<Result<(), CommitError>> },
+    /// What became of a record that the producer had.
+    Reported(Sequence, Report),
+    /// Answer when the record is resolved.
+    Await(Sequence, oneshot::Sender<Resolved>),
+    /// These are in the store again, as records that wait.
+    Retried(Vec<Sequence>),
+    /// Send nothing more.
+    Stop,
+    /// Commit what is known, answer, and end.
+    Close(oneshot::Sender<()>),
+}
+
+/// What the replay works with.
+pub struct Parts {
+    pub instance: InstanceId,
+    pub producer: Arc<dyn Producer>,
+    pub store: Arc<Store>,
+    pub writer: Arc<Writer>,
+    pub lines: Arc<Lines>,
+    pub lanes: Arc<Lanes>,
+    pub pace: Arc<Pace>,
+    /// Of records that the producer has. The replay takes half of it at most.
+    pub budget: Arc<Budget>,
+    pub dead_letter_topic: Option<DeadLetterTopic>,
+    pub delivery_timeout: Duration,
+    pub max_record_bytes: usize,
+    pub metrics: Arc<Metrics>,
+    pub spool_metrics: Arc<SpoolMetrics>,
+}
+
+/// Work that goes on beside the loop, and what it comes to.
+type Work<T> = FuturesUnordered<BoxFuture<'static, T>>;
+
+/// The task's state.
+pub struct Replay {
+    parts: Parts,
+    /// To hear of reports by.
+    sender: mpsc::UnboundedSender<Message>,
+    window: Window,
+    held: HashMap<Sequence, Held>,
+    reading: reading::Reading,
+    passed_over: PassedOver,
+    troubles: Troubles,
+    /// Records that must not share a batch again.
+    alone: HashSet<Sequence>,
+    flight: Flight,
+    /// The producer's generation of all records under way.
+    generation: u64,
+    paused_until: Option<Instant>,
+    keeping: Work<(Vec<Sequence>, Result<(), CommitError>)>,
+    look_ups: Work<(TopicName, Result<Arc<Topic>, Error>)>,
+    refusals: refusals::Refusals,
+    settled: Vec<Sequence>,
+    finishing: Option<BoxFuture<'static, (Vec<Sequence>, Result<(), CommitError>)>>,
+    waiters: HashMap<Sequence, Vec<oneshot::Sender<Resolved>>>,
+    turn: Turn,
+    is_stopping: bool,
+}
+
+/// What was not sent, and is to be looked at again.
+#[derive(Default)]
+struct PassedOver {
+    first: Option<Sequence>,
+    lines: LineSet,
+    /// Something has changed for the better.
+    is_due: bool,
+    last_rewind: Option<Instant>,
+}
+
+/// The time between two looks at everything.
+struct Turn {
+    due: Instant,
+    sent: u64,
+}
+
+impl PassedOver {
+    fn add(&mut self, chunk: Sequence, line: Option<Line>) {
+        self.first = Some(self.first.map_or(chunk, |first| first.min(chunk)));
+        if let Some(line) = line {
+            self.lines.insert(line);
+        }
+    }
+}
+
+impl Replay {
+    /// A replay that begins with the oldest record, and the way to talk to it.
+    pub fn new(parts: Parts) -> (Self, mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>) {
+        let (sender, messages) = mpsc::unbounded_channel();
+        let replay = Self {
+            sender: sender.clone(),
+            window: Window::default(),
+            held: HashMap::new(),
+            reading: reading::Reading::default(),
+            passed_over: PassedOver::default(),
+            troubles: Troubles::default(),
+            alone: HashSet::new(),
+            flight: Flight::new(parts.budget.limit() / 2),
+            generation: parts.producer.generation(),
+            paused_until: None,
+            keeping: Work::new(),
+            look_ups: Work::new(),
+            refusals: refusals::Refusals::default(),
+            settled: Vec::new(),
+            finishing: None,
+            waiters: HashMap::new(),
+            turn: Turn { due: Instant::now(), sent: 0 },
+            is_stopping: false,
+            parts,
+        };
+        (replay, sender, messages)
+    }
+
+    /// Runs until it is told to close.
+    pub async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
+        let writer = Arc::clone(&self.parts.writer);
+        let mut received = Vec::with_capacity(MESSAGES);
+        loop {
+            self.commit_settled();
+            self.send_what_is_read();
+            self.read_on();
+            let due = self.turn.due.into();
+            tokio::select! {
+                biased;
+                count = messages.recv_many(&mut received, MESSAGES) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for message in received.drain(..) {
+                        if let Message::Close(answer) = message {
+                            self.close(&mut messages).await;
+                            // nobody waits where the process ends already
+                            let _ = answer.send(());
+                            return;
+                        }
+                        self.hear(message);
+                    }
+                }
+                (done, result) = finished(&mut self.finishing) => self.committed(&done, result),
+                Some((kept, result)) = self.keeping.next() => self.kept(kept, result),
+                read = self.reading.done() => self.read(read),
+                Some((topic, answer)) = self.look_ups.next() => self.looked_up(&topic, answer),
+                refused = self.refusals.next() => self.refused(refused),
+                () = writer.stored().notified() => self.reading.there_is_more(),
+                () = tokio::time::sleep_until(due) => self.take_turn(),
+            }
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Keep { kept, answer } => self.keep(kept, answer),
+            Message::Reported(sequence, report) => self.reported(sequence, report),
+            Message::Await(sequence, answer) => self.await_result(sequence, answer),
+            Message::Retried(sequences) => {
+                for sequence in sequences {
+                    self.passed_over.add(sequence, None);
+                }
+                self.passed_over.is_due = true;
+            }
+            Message::Stop => self.is_stopping = true,
+            // heard where messages come in
+            Message::Close(_) => {}
+        }
+    }
+
+    /// Whether anything may be sent now.
+    fn may_send(&mut self) -> bool {
+        let now = Instant::now();
+        if self.is_stopping || self.paused_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        if self.parts.producer.unavailable().is_some() {
+            return false;
+        }
+        let generation = self.parts.producer.generation();
+        if generation != self.generation {
+            if self.flight.records() > 0 {
+                return false;
+            }
+            self.generation = generation;
+        }
+        true
+    }
+
+    fn reported(&mut self, sequence: Sequence, report: Report) {
+        let Some((first, index, chunk)) = self.window.find(sequence) else {
+            return self.reported_on_held(sequence, report);
+        };
+        let Some(State::Sent(sent)) = chunk.state(index) else { return };
+        let sent = sent.clone();
+        self.passed_over.is_due |= self.flight.lands(&sent, Instant::now());
+        let was_alone = self.alone.remove(&sequence);
+        match report {
+            Ok(written) => {
+                self.turn.sent += 1;
+                self.parts.spool_metrics.replayed(ReplayStatus::Success, 1);
+                if self.troubles.succeeds(&sent.topic) {
+                    tracing::info!(topic = %sent.topic, "stored records are written to the topic again");
+                    self.passed_over.is_due = true;
+                }
+                self.resolve(first, index, Resolved::Written(written.receipt(sent.topic, sent.timestamp)));
+            }
+            Err(error) if error.may_be_a_neighbours() && !was_alone => {
+                self.alone.insert(sequence);
+                self.comes_back(first, index, sent.line);
+            }
+            Err(error) if is_final(&error) => {
+                self.troubles.tells_nothing(&sent.topic, sequence);
+                self.refuse(first, index, sent.line, error);
+            }
+            Err(error) => {
+                self.parts.spool_metrics.replayed(ReplayStatus::Retried, 1);
+                self.comes_back(first, index, sent.line);
+                if is_of_topic(&error) {
+                    self.topic_fails(&sent.topic, &error);
+                } else {
+                    self.troubles.tells_nothing(&sent.topic, sequence);
+                    self.paused_until = Some(Instant::now() + PAUSE);
+                }
+            }
+        }
+    }
+
+    /// The record is to be sent again.
+    fn comes_back(&mut self, first: Sequence, index: u32, line: Option<Line>) {
+        self.passed_over.add(first, line);
+        self.passed_over.is_due = true;
+        self.set(first, index, State::Waiting(line));
+    }
+
+    fn topic_fails(&mut self, topic: &TopicName, error: &Error) {
+        if let Some(delay) = self.troubles.fails(topic, Instant::now()) {
+            let (reason, again_in_s) = (error.to_string(), delay.as_secs());
+            tracing::warn!(%topic, reason, again_in_s, "stored records cannot be written to the topic for now");
+        }
+    }
+
+    fn looked_up(&mut self, topic: &TopicName, answer: Result<Arc<Topic>, Error>) {
+        match answer {
+            Ok(_) => {
+                self.troubles.exists(topic);
+                self.passed_over.is_due = true;
+            }
+            Err(error) => self.topic_fails(topic, &error),
+        }
+    }
+
+    /// The record's end: its line moves up, and who waits for it is told.
+    fn resolve(&mut self, first: Sequence, index: u32, resolved: Resolved) {
+        if let Some(waiters) = self.waiters.remove(&Sequence(first.0 + u64::from(index))) {
+            // those that are gone need no answer
+            waiters.into_iter().for_each(|waiter| drop(waiter.send(resolved.clone())));
+        }
+        let before = self.set(first, index, State::Resolved(resolved));
+        if let Some(line) = before.and_then(State::line) {
+            self.parts.lines.leave(line);
+        }
+    }
+
+    fn set(&mut self, first: Sequence, index: u32, state: State) -> Option<State> {
+        let chunk = self.window.get_mut(first)?;
+        let before = chunk.replace(index, state);
+        if chunk.is_settled() && !chunk.is_closing {
+            chunk.is_closing = true;
+            self.settled.push(first);
+        }
+        before
+    }
+
+    /// Commits what became of settled chunks, one commit at a time.
+    fn commit_settled(&mut self) {
+        if self.finishing.is_some() || self.settled.is_empty() {
+            return;
+        }
+        let settled = std::mem::take(&mut self.settled);
+        let finish = self.finish(&settled);
+        self.finishing = Some(Box::pin(async move { (settled, finish.await) }));
+    }
+
+    /// What is known of the chunks, to the store. Chunks without results are left as they are.
+    fn finish(&self, chunks: &[Sequence]) -> BoxFuture<'static, Result<(), CommitError>> {
+        let (mut finished, mut partly) = (Finished::default(), Vec::new());
+        let resolved_at = now_ms();
+        for &first in chunks {
+            let Some(chunk) = self.window.get(first) else { continue };
+            let results = chunk.results();
+            if results.is_empty() {
+                continue;
+            }
+            if chunk.is_resolved() {
+                finished.removed.push(first);
+            } else {
+                partly.push((first, results.iter().map(|(index, _)| *index).collect::<HashSet<_>>()));
+            }
+            finished.resolved.push(Resolution { first, results, resolved_at });
+        }
+        let failed = self.refusals.failures(chunks);
+        if finished.resolved.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let (store, writer) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.writer));
+        let instance = self.parts.instance.clone();
+        Box::pin(async move {
+            if !partly.is_empty() || !failed.is_empty() {
+                let read = move || complete(finished, &partly, &failed, &store, &instance);
+                let read = tokio::task::spawn_blocking(read).await;
+                finished = read.unwrap_or_else(|error| Err(CommitError::Io(error.to_string())))?;
+            }
+            writer.finish(finished).await
+        })
+    }
+
+    fn committed(&mut self, chunks: &[Sequence], result: Result<(), CommitError>) {
+        self.finishing = None;
+        if let Err(error) = result {
+            tracing::error!(%error, "what became of stored records cannot be written to the spool; trying again");
+            self.settled.extend_from_slice(chunks);
+            self.paused_until = Some(Instant::now() + PAUSE);
+            return;
+        }
+        for &first in chunks {
+            self.refusals.forget(first);
+            let Some(chunk) = self.window.remove(first) else { continue };
+            for line in chunk.waiting_lines() {
+                self.passed_over.add(first, line);
+            }
+        }
+    }
+
+    fn await_result(&mut self, sequence: Sequence, answer: oneshot::Sender<Resolved>) {
+        if let Some((_, index, chunk)) = self.window.find(sequence)
+            && let Some(State::Resolved(resolved)) = chunk.state(index)
+        {
+            let _ = answer.send(resolved.clone());
+            return;
+        }
+        self.waiters.entry(sequence).or_default().push(answer);
+    }
+
+    fn take_turn(&mut self) {
+        let now = Instant::now();
+        for topic in self.troubles.due(now) {
+            tracing::debug!(%topic, "trying again to write stored records to the topic");
+            self.passed_over.is_due = true;
+        }
+        let left = if self.reading.is_at_end() { 0 } else { self.parts.store.records() };
+        self.parts.pace.turn(std::mem::take(&mut self.turn.sent), left);
+        self.waiters.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.is_closed());
+            !waiters.is_empty()
+        });
+        let is_busy = self.parts.store.records() > 0 || self.flight.records() > 0;
+        self.turn.due = now + if is_busy { TURN } else { IDLE };
+    }
+
+    /// Takes what is known by now to the store.
+    async fn close(&mut self, messages: &mut mpsc::UnboundedReceiver<Message>) {
+        self.is_stopping = true;
+        while let Ok(message) = messages.try_recv() {
+            self.hear(message);
+        }
+        if let Some(finishing) = self.finishing.take() {
+            let (chunks, result) = finishing.await;
+            self.committed(&chunks, result);
+        }
+        while let Some((kept, result)) = self.keeping.next().await {
+            self.kept(kept, result);
+        }
+        let chunks = self.window.keys();
+        if let Err(error) = self.finish(&chunks).await {
+            tracing::error!(%error, "what became of stored records is not in the spool; they will be sent once more");
+        }
+    }
+}
+
+/// Resolves with the commit that is under way; never without one.
+async fn finished<T>(finishing: &mut Option<BoxFuture<'static, T>>) -> T {
+    match finishing {
+        Some(finishing) => finishing.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Adds what has to be read for it: what is left of chunks that are resolved in part, and the records that failed.
+fn complete(
+    mut finished: Finished,
+    partly: &[(Sequence, HashSet<u32>)],
+    failed: &[refusals::FailedAt],
+    store: &Store,
+    instance: &InstanceId,
+) -> Result<Finished, CommitError> {
+    let io = |error: &dyn std::fmt::Display| CommitError::Io(error.to_string());
+    let read = |sequence| -> Result<Option<Chunk>, CommitError> {
+        let found = store.chunk(sequence).map_err(|error| io(&error))?;
+        found.map(|(first, value)| Chunk::parse(first, value)).transpose().map_err(|error| io(&error))
+    };
+    for (first, resolved) in partly {
+        let Some(chunk) = read(*first)? else { continue };
+        match chunk.keeping(|index| !resolved.contains(&index)).map_err(|error| io(&error))? {
+            Some(value) => finished.rewritten.push((*first, value)),
+            None => finished.removed.push(*first),
+        }
+    }
+    for refusals::FailedAt { sequence, error, reason } in failed {
+        let Some(chunk) = read(*sequence)? else { continue };
+        let records = chunk.records(instance).map_err(|error| io(&error))?;
+        if let Some((_, record)) = records.into_iter().find(|(at, _)| at == sequence) {
+            let (sequence, error, reason) = (*sequence, error.clone(), reason.clone());
+            finished.failed.push(Failure { sequence, record, error, reason, failed_at: now_ms() });
+        }
+    }
+    Ok(finished)
+}
+
+/// Whether Kafka will never take the record. A missing topic and a missing right can be mended.
+fn is_final(error: &Error) -> bool {
+    !error.is_retriable() && !is_of_topic(error)
+}
+
+/// Whether it is the topic that cannot be written to.
+fn is_of_topic(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::UnknownTopic(_) | Error::TopicMissing(_) | Error::Unauthorized(_) | Error::TooManyLookUps(_)
+    )
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

@@ -1,0 +1,345 @@
+//! From chunks on the disk to records on their way.
+
+use super::{
+    Message, Replay,
+    flight::Room,
+    now_ms,
+    troubles::Way,
+    window::{OpenChunk, Sent, State},
+};
+use crate::{
+    produce::{
+        Admitted, Batching, Delivery, Error, Found, Record, RecordLimits, Records, Sequence, Submission,
+        Topic, TopicName, check_record, distinct_topics,
+    },
+    spool::{Chunk, ReadError, lanes::Lane, lines::Line},
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Bytes of chunks that are read at once.
+const READ: usize = 1 << 20;
+/// How soon the disk is tried again that could not be read.
+const AFTER_A_FAULT: Duration = Duration::from_secs(1);
+
+/// Chunks as the disk has them, by their first sequence.
+type Chunks = Vec<(Sequence, Bytes)>;
+
+/// Where the reading is.
+#[derive(Default)]
+pub struct Reading {
+    /// What comes next is from here on.
+    cursor: Sequence,
+    ahead: VecDeque<(Sequence, Bytes)>,
+    /// The first of what was read, decoded, where it has to wait for room.
+    decoded: Option<(Sequence, Vec<(Sequence, Record)>)>,
+    under_way: Option<BoxFuture<'static, Result<Chunks, ReadError>>>,
+    /// The last reading found nothing.
+    is_at_end: bool,
+    /// Something was stored while a reading was under way.
+    there_is_more: bool,
+    not_before: Option<Instant>,
+}
+
+/// What happens to one record of a chunk.
+enum Decision {
+    Send { sent: Sent, batching: Batching, is_trial: bool },
+    PassOver(Option<Line>),
+    Refuse(Option<Line>, Error),
+}
+
+/// The chunk cannot be sent before there is room.
+struct Busy;
+
+impl Reading {
+    pub fn there_is_more(&mut self) {
+        self.is_at_end = false;
+        self.there_is_more = true;
+    }
+
+    /// Whether everything was read that is to be read now.
+    pub fn is_at_end(&self) -> bool {
+        self.is_at_end && self.ahead.is_empty() && self.decoded.is_none()
+    }
+
+    /// Resolves with what was read; never while nothing is being read.
+    pub async fn done(&mut self) -> Result<Chunks, ReadError> {
+        match &mut self.under_way {
+            Some(reading) => reading.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn has_nothing(&self) -> bool {
+        self.ahead.is_empty() && self.decoded.is_none()
+    }
+
+    /// Begins anew, at this sequence or where it would have gone on, whichever comes first.
+    fn rewind(&mut self, to: Sequence) {
+        let next =
+            self.decoded.iter().map(|(first, _)| *first).chain(self.ahead.iter().map(|(first, _)| *first));
+        let to = next.chain([to, self.cursor]).min().unwrap_or(to);
+        *self = Self { cursor: to, ..Self::default() };
+    }
+}
+
+impl Replay {
+    /// Begins again at what was passed over, if that is due.
+    fn rewind(&mut self) {
+        if !std::mem::take(&mut self.passed_over.is_due) {
+            return;
+        }
+        let Some(first) = self.passed_over.first else { return };
+        let now = Instant::now();
+        if self.passed_over.last_rewind.is_some_and(|last| now < last + super::BETWEEN_REWINDS) {
+            self.passed_over.is_due = true;
+            return;
+        }
+        self.passed_over.lines.clear();
+        self.passed_over.first = None;
+        self.passed_over.last_rewind = Some(now);
+        self.reading.rewind(first);
+    }
+
+    /// Has the disk read where there is nothing left to send.
+    pub(super) fn read_on(&mut self) {
+        if !self.may_send() {
+            return;
+        }
+        self.rewind();
+        let reading = &mut self.reading;
+        if reading.under_way.is_some() || reading.is_at_end || !reading.has_nothing() {
+            return;
+        }
+        if reading.not_before.is_some_and(|then| Instant::now() < then) {
+            return;
+        }
+        reading.there_is_more = false;
+        let (store, cursor) = (Arc::clone(&self.parts.store), reading.cursor);
+        reading.under_way = Some(Box::pin(async move {
+            let read = tokio::task::spawn_blocking(move || store.chunks_from(cursor, READ)).await;
+            read.unwrap_or_else(|error| Err(ReadError(error.to_string())))
+        }));
+    }
+
+    pub(super) fn read(&mut self, read: Result<Chunks, ReadError>) {
+        let reading = &mut self.reading;
+        reading.under_way = None;
+        match read {
+            Ok(chunks) => {
+                reading.is_at_end = chunks.is_empty() && !reading.there_is_more;
+                if let Some((last, _)) = chunks.last() {
+                    reading.cursor = Sequence(last.0.saturating_add(1));
+                }
+                reading.ahead.extend(chunks);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the spool cannot be read; trying again");
+                reading.not_before = Some(Instant::now() + AFTER_A_FAULT);
+            }
+        }
+    }
+
+    pub(super) fn send_what_is_read(&mut self) {
+        while !self.reading.has_nothing() && !self.flight.is_full() && self.may_send() {
+            if let Some((first, records)) = self.reading.decoded.take() {
+                if self.send(first, &records).is_err() {
+                    self.reading.decoded = Some((first, records));
+                    return;
+                }
+            } else if let Some((first, value)) = self.reading.ahead.pop_front() {
+                self.reading.decoded = self.decode(first, value).map(|records| (first, records));
+            }
+        }
+    }
+
+    /// The chunk's records; None where none of them can be sent now.
+    fn decode(&mut self, first: Sequence, value: Bytes) -> Option<Vec<(Sequence, Record)>> {
+        if let Some(chunk) = self.window.get(first) {
+            let waiting: Vec<_> = chunk.waiting_lines().collect();
+            waiting.into_iter().for_each(|line| self.passed_over.add(first, line));
+            return None;
+        }
+        if let Some(line) = self.held_line(first) {
+            line.inspect(|line| self.passed_over.lines.insert(*line));
+            return None;
+        }
+        let records = Chunk::parse(first, value).and_then(|chunk| chunk.records(&self.parts.instance));
+        records
+            .inspect_err(|error| {
+                tracing::error!(%error, sequence = first.0, "stored records cannot be read and are passed over");
+            })
+            .ok()
+    }
+
+    /// Sends of the chunk what may be sent now.
+    fn send(&mut self, first: Sequence, records: &[(Sequence, Record)]) -> Result<(), Busy> {
+        let decisions = self.decide(records)?;
+        let (mut cost, mut count) = (0, 0);
+        for decision in &decisions {
+            if let Decision::Send { sent, .. } = decision {
+                (cost, count) = (cost + sent.reserved, count + 1);
+            }
+        }
+        if !self.parts.budget.reserve_records(cost, count) {
+            return Err(Busy);
+        }
+        let now = Instant::now();
+        let mut states = Vec::with_capacity(records.len());
+        let (mut shared, mut alone, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        for ((sequence, record), decision) in records.iter().zip(decisions) {
+            let index = (sequence.0 - first.0) as u32;
+            states.push((
+                index,
+                match decision {
+                    Decision::Send { sent, batching, is_trial } => {
+                        self.flight.leaves(&sent, now);
+                        if is_trial {
+                            self.troubles.tries(&sent.topic, *sequence);
+                        }
+                        let group = if batching == Batching::Alone { &mut alone } else { &mut shared };
+                        group.push((*sequence, record.clone(), sent.reserved));
+                        if batching == Batching::Alone {
+                            // it goes by another client: what comes after it waits for its report
+                            sent.line.inspect(|line| self.passed_over.lines.insert(*line));
+                        }
+                        State::Sent(sent)
+                    }
+                    Decision::PassOver(line) => {
+                        self.passed_over.add(first, line);
+                        State::Waiting(line)
+                    }
+                    Decision::Refuse(line, error) => {
+                        refused.push((index, line, error));
+                        State::Refused(line)
+                    }
+                },
+            ));
+        }
+        if states.iter().all(|(_, state)| matches!(state, State::Waiting(_))) {
+            return Ok(());
+        }
+        self.window.insert(first, OpenChunk::new(states));
+        self.enqueue(shared, Batching::Shared, now);
+        self.enqueue(alone, Batching::Alone, now);
+        for (index, line, error) in refused {
+            self.refuse(first, index, line, error);
+        }
+        Ok(())
+    }
+
+    /// What happens to each record, without anything happening yet.
+    fn decide(&mut self, records: &[(Sequence, Record)]) -> Result<Vec<Decision>, Busy> {
+        let limits = RecordLimits { max_record_bytes: self.parts.max_record_bytes, now_ms: now_ms() };
+        let now = Instant::now();
+        let mut lines: HashSet<Line> = HashSet::new();
+        let mut trials: HashSet<&TopicName> = HashSet::new();
+        let mut last: Option<(&TopicName, Option<Arc<Topic>>, Way)> = None;
+        let mut decisions = Vec::with_capacity(records.len());
+        for (sequence, record) in records {
+            let line = self.parts.lines.of(record.topic.as_str(), record.key.as_deref());
+            let waits =
+                line.is_some_and(|line| self.passed_over.lines.contains(line) || lines.contains(&line));
+            let decision = if waits {
+                Decision::PassOver(line)
+            } else {
+                if last.as_ref().is_none_or(|(name, ..)| **name != record.topic) {
+                    let (topic, way) = self.topic(&record.topic);
+                    last = Some((&record.topic, topic, way));
+                }
+                match &last {
+                    Some((_, Some(topic), way)) if *way == Way::Free || trials.insert(&record.topic) => {
+                        let is_trial = *way == Way::AsTrial;
+                        let lane = self.parts.lanes.of(record, topic);
+                        match self.room(lane, now) {
+                            Room::Busy => return Err(Busy),
+                            Room::Stuck => Decision::PassOver(line),
+                            Room::Free => match check_record(record, topic, limits) {
+                                Err(error) => Decision::Refuse(line, error),
+                                Ok(reserved) => {
+                                    let is_alone = self.alone.contains(sequence);
+                                    let batching = if is_alone { Batching::Alone } else { Batching::Shared };
+                                    let (topic, timestamp) = (record.topic.clone(), record.timestamp);
+                                    let sent = Sent { topic, timestamp, line, lane, reserved };
+                                    Decision::Send { sent, batching, is_trial }
+                                }
+                            },
+                        }
+                    }
+                    _ => Decision::PassOver(line),
+                }
+            };
+            if matches!(decision, Decision::PassOver(_) | Decision::Send { batching: Batching::Alone, .. }) {
+                lines.extend(line);
+            }
+            decisions.push(decision);
+        }
+        Ok(decisions)
+    }
+
+    fn room(&mut self, lane: Option<Lane>, now: Instant) -> Room {
+        if lane.is_some_and(|lane| self.parts.lanes.is_held(lane)) {
+            return Room::Stuck;
+        }
+        self.flight.room(lane, now)
+    }
+
+    /// The topic where it can be written to, or tried.
+    fn topic(&mut self, name: &TopicName) -> (Option<Arc<Topic>>, Way) {
+        let way = self.troubles.way(name);
+        if way == Way::Blocked {
+            return (None, way);
+        }
+        match self.parts.producer.known_topic(name) {
+            Some(Ok(topic)) => (Some(topic), way),
+            Some(Err(error)) => {
+                self.topic_fails(name, &error);
+                (None, Way::Blocked)
+            }
+            None => {
+                if self.troubles.asks(name) {
+                    let (producer, name) = (Arc::clone(&self.parts.producer), name.clone());
+                    self.look_ups.push(Box::pin(async move {
+                        let answer = producer.look_up_topic(&name).await;
+                        (name, answer)
+                    }));
+                }
+                (None, Way::Blocked)
+            }
+        }
+    }
+
+    fn enqueue(&mut self, records: Vec<(Sequence, Record, usize)>, batching: Batching, now: Instant) {
+        if records.is_empty() {
+            return;
+        }
+        let (mut sequences, mut admitted) = (Vec::new(), Vec::new());
+        let mut sent = Records::with_capacity(records.len());
+        for (place, (sequence, record, reserved)) in records.into_iter().enumerate() {
+            sequences.push(sequence);
+            admitted.push(Admitted { record: place, reserved });
+            sent.push(record);
+        }
+        let (asked, topic_of) = distinct_topics(&sent);
+        let found = asked.iter().map(|asked| {
+            let unknown = || Err(Error::UnknownTopic(asked.name.clone()));
+            let topic = self.parts.producer.known_topic(asked.name).unwrap_or_else(unknown)?;
+            Ok(Found { topic, metrics: self.parts.metrics.topic(asked.name.as_str()) })
+        });
+        let found = found.collect();
+        drop(asked);
+        let submission = Arc::new(Submission::new(sent, found, topic_of));
+        let delivery = Delivery::new(&submission, admitted, Arc::clone(&self.parts.budget), now);
+        let sender = self.sender.clone();
+        delivery.listen(Box::new(move |record, report| {
+            // the replay ends with the process alone
+            let _ = sender.send(Message::Reported(sequences[record], report.clone()));
+        }));
+        self.parts.producer.enqueue(&mut delivery.outgoing(&submission), batching);
+    }
+}
