@@ -12,6 +12,7 @@ mod log;
 mod records;
 mod relations;
 mod secret;
+mod spool;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -27,6 +28,7 @@ pub use log::{Log, LogFormat};
 pub use records::{RecordHeaders, Records};
 pub use relations::{FLUSH_TIMEOUT, REPORT_MARGIN};
 pub use secret::Secret;
+pub use spool::Spool;
 pub use topics::Topics;
 
 use self::{
@@ -35,13 +37,15 @@ use self::{
     limits::LimitsVariables,
     log::LogVariables,
     records::RecordsVariables,
+    spool::SpoolVariables,
     topics::TopicsVariables,
     variables::{Group, Variables},
 };
+use crate::produce::InstanceId;
 use std::path::Path;
 
 /// Every setting of the service.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Config {
     pub http: Http,
     pub kafka: Kafka,
@@ -49,6 +53,25 @@ pub struct Config {
     pub log: Log,
     pub records: Records,
     pub topics: Topics,
+    /// None for `DELIVERY=direct`: nothing is stored on disk.
+    pub spool: Option<Spool>,
+    pub instance_id: InstanceId,
+}
+
+impl Default for Config {
+    /// What holds where nothing is set, on this host.
+    fn default() -> Self {
+        Self {
+            http: Http::default(),
+            kafka: Kafka::default(),
+            limits: Limits::default(),
+            log: Log::default(),
+            records: Records::default(),
+            topics: Topics::default(),
+            spool: None,
+            instance_id: spool::default_instance_id(),
+        }
+    }
 }
 
 /// What flags of the command line decide.
@@ -124,6 +147,7 @@ fn parse(
             "KAFKA_IDEMPOTENCE=false: a retry inside the producer may write a record twice",
         ));
     }
+    let spool = SpoolVariables::read(variables, faults)?;
     Some(Config {
         http: HttpVariables::read(variables, faults)?.parse(kafka.embedded, faults),
         kafka,
@@ -131,6 +155,8 @@ fn parse(
         log: LogVariables::read(variables, faults)?.parse(faults),
         records: records.parse(faults),
         topics: TopicsVariables::read(variables, faults)?.parse(faults),
+        instance_id: spool.instance_id(faults),
+        spool: spool.parse(faults, warnings),
     })
 }
 
@@ -142,6 +168,7 @@ fn variable_names() -> Vec<String> {
         LimitsVariables::names(),
         LogVariables::names(),
         RecordsVariables::names(),
+        SpoolVariables::names(),
         TopicsVariables::names(),
     ]
     .concat()

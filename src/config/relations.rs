@@ -78,4 +78,19 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
             ),
         );
     }
+
+    if let Some(spool) = &config.spool {
+        let largest_body = u64::try_from(limits.max_body_bytes).unwrap_or(u64::MAX);
+        let least_spool = largest_body.saturating_mul(2);
+        if spool.max_bytes < least_spool && !faults.concern(&["SPOOL_MAX_BYTES", "MAX_BODY_BYTES"]) {
+            faults.add(
+                "SPOOL_MAX_BYTES",
+                format!(
+                    "it is {} and must be at least {least_spool} (twice MAX_BODY_BYTES), or the largest batch could \
+                     never be stored",
+                    spool.max_bytes
+                ),
+            );
+        }
+    }
 }

@@ -52,6 +52,9 @@ fn values_reach_their_fields() {
         ("MAX_BODY_BYTES", "1MiB"),
         ("SHUTDOWN_DELAY_MS", "0"),
         ("KAFKA_PROPERTY_SOCKET_NAGLE_DISABLE", "true"),
+        ("DELIVERY", "durable"),
+        ("SPOOL_DIR", "/var/spool/inlet"),
+        ("INSTANCE_ID", "inlet-0"),
     ]);
     assert_eq!(config.http.port, 8080);
     assert_eq!(config.http.host, "::".parse::<IpAddr>().expect("an address"));
@@ -70,6 +73,8 @@ fn values_reach_their_fields() {
     assert!(!config.records.enrich_messages);
     assert_eq!(config.records.headers, RecordHeaders::NONE);
     assert_eq!(config.limits.max_body_bytes, 1 << 20);
+    assert_eq!(config.spool.expect("durable").directory, Path::new("/var/spool/inlet"));
+    assert_eq!(config.instance_id.as_str(), "inlet-0");
 }
 
 #[test]
@@ -150,6 +155,16 @@ fn relations_between_settings_are_held() {
         (&[("KAFKA_DELIVERY_TIMEOUT_MS", "2999")], "KAFKA_DELIVERY_TIMEOUT_MS"),
         (&[("KAFKA_LINGER_MS", "8000")], "KAFKA_LINGER_MS"),
         (&[("MAX_BODY_BYTES", "17MiB")], "MAX_IN_FLIGHT_BYTES"),
+        (&[("DELIVERY", "durable")], "SPOOL_DIR"),
+        (
+            &[
+                ("DELIVERY", "durable"),
+                ("SPOOL_DIR", "spool"),
+                ("SPOOL_MAX_BYTES", "16MiB"),
+                ("MAX_BODY_BYTES", "8388609"),
+            ],
+            "SPOOL_MAX_BYTES",
+        ),
         (&[("KAFKA_SASL_USERNAME", "me")], "KAFKA_SASL_USERNAME"),
         (&[("KAFKA_SASL_PASSWORD", "p")], "KAFKA_SASL_PASSWORD"),
         (&[("KAFKA_SASL_MECHANISM", "PLAIN"), ("KAFKA_SASL_USERNAME", "me")], "KAFKA_SASL_PASSWORD"),

@@ -1,5 +1,6 @@
 //! Typed values out of text. Each error is a clause that says what is allowed.
 
+use crate::produce::{duration_text, parse_duration};
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
 /// A whole number within the range.
@@ -39,9 +40,25 @@ pub(super) fn fractional_milliseconds(
     }
 }
 
+/// A whole number with a unit: `10s`, `24h`.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl FnOnce(&str) -> Result<Duration, String> {
+    move |text| match parse_duration(text) {
+        Ok(duration) if range.contains(&duration) => Ok(duration),
+        Ok(_) => Err(format!(
+            "it must be from {} to {}",
+            duration_text(*range.start()),
+            duration_text(*range.end())
+        )),
+        Err(allowed) => Err(allowed.to_string()),
+    }
+}
+
 /// Bytes: a whole number, plain or with a suffix of 1000s (`kB`, `MB`, `GB`) or 1024s (`KiB`, `MiB`, `GiB`).
-pub(super) fn bytes(range: RangeInclusive<usize>) -> impl FnOnce(&str) -> Result<usize, String> {
-    move |text| match parse_bytes(text) {
+pub(super) fn bytes<N>(range: RangeInclusive<N>) -> impl FnOnce(&str) -> Result<N, String>
+where
+    N: TryFrom<u64> + PartialOrd + Display,
+{
+    move |text| match parse_bytes(text).and_then(|size| N::try_from(size).ok()) {
         Some(size) if range.contains(&size) => Ok(size),
         _ => Err(format!(
             "it must be a number of bytes from {} to {}, plain or with one of kB, MB, GB, KiB, MiB, GiB",
@@ -51,10 +68,10 @@ pub(super) fn bytes(range: RangeInclusive<usize>) -> impl FnOnce(&str) -> Result
     }
 }
 
-fn parse_bytes(text: &str) -> Option<usize> {
+fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, suffix) = text.split_at(digits);
-    let factor: usize = match suffix.trim_start().to_ascii_lowercase().as_str() {
+    let factor: u64 = match suffix.trim_start().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "kb" => 1_000,
         "mb" => 1_000_000,
@@ -64,7 +81,7 @@ fn parse_bytes(text: &str) -> Option<usize> {
         "gib" => 1 << 30,
         _ => return None,
     };
-    number.parse::<usize>().ok()?.checked_mul(factor)
+    number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
@@ -112,7 +129,8 @@ mod tests {
         for text in ["", "MiB", "-1", "1.5MiB", "8M", "1 000", "99999999999999999999", "99999999999GiB"] {
             assert!(bytes(0..=usize::MAX)(text).is_err(), "{text:?}");
         }
-        assert!(bytes(1..=10)("0").is_err());
+        assert!(bytes(1..=10_u64)("0").is_err());
+        assert!(bytes(0..=u16::MAX)("64KiB").is_err());
     }
 
     #[test]
@@ -121,6 +139,14 @@ mod tests {
         for text in ["101", "-1", "1s", "1.5", ""] {
             assert!(milliseconds(0..=100)(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_keep_their_range() {
+        let range = || Duration::from_secs(1)..=Duration::from_secs(86_400);
+        assert_eq!(duration(range())("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration(range())("25h"), Err("it must be from 1s to 1d".into()));
+        assert!(duration(range())("10").is_err_and(|allowed| allowed.contains("ms, s, m, h or d")));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Everything that a request can fail with, and the only place that knows which status it gets.
 
 use super::{
+    extract::MAX_WAIT,
     problem::{self, Fault, Problem},
     server::MAX_HEAD_BYTES,
 };
 use crate::{
     envelope,
-    produce::{self, Outcome, TopicName},
+    produce::{self, Outcome, TopicName, duration_text},
 };
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -31,6 +32,16 @@ pub enum ApiError {
     MalformedHead,
     #[error("the head of the request is too large; send at most {MAX_HEAD_BYTES} bytes and 100 headers")]
     HeadTooLarge,
+    /// The text says in what way.
+    #[error(
+        "the Prefer header {0}; send respond-async, wait=SECONDS or other preferences, separated by commas (RFC 7240)"
+    )]
+    InvalidPrefer(&'static str),
+    #[error(
+        "the query's `wait` must be given once, as a whole number with the unit ms, s or m, at most {}: wait=10s for example",
+        duration_text(MAX_WAIT)
+    )]
+    InvalidWait,
     #[error("nothing is served at this path; GET / lists the endpoints")]
     NotFound,
     #[error("this path does not take this method; the Allow header lists those that it takes")]
@@ -81,6 +92,8 @@ impl ApiError {
                 request(tag, StatusCode::BAD_REQUEST)
             }
             Self::UnreadableBody(_) => request("invalid_body", StatusCode::BAD_REQUEST),
+            Self::InvalidPrefer(_) => request("invalid_prefer", StatusCode::BAD_REQUEST),
+            Self::InvalidWait => request("invalid_wait", StatusCode::BAD_REQUEST),
             Self::MalformedHead => request("bad_request", StatusCode::BAD_REQUEST),
             Self::HeadTooLarge => request("head_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),

@@ -20,6 +20,7 @@ mod topic_faults;
 
 pub use answer::{BatchAnswer, Failed, Sent};
 pub use error::ApiError;
+pub use extract::{MAX_WAIT, Prefer, wait_of};
 pub use problem::Problem;
 pub use server::{KEEP_ALIVE, Server};
 pub use service::Service;

@@ -140,8 +140,8 @@ pub enum RecordTimestamp {
 /// How producing can fail. `error` names the fault, `outcome` says whether the record may be in Kafka.
 #[derive(IntoResponses)]
 pub enum ProduceFailures {
-    /// bad_request, invalid_json, invalid_body, missing_value, missing_project, missing_topic, invalid_topic,
-    /// invalid_partition, invalid_key, invalid_header, invalid_timestamp, record_rejected: not written
+    /// bad_request, invalid_prefer, invalid_json, invalid_body, missing_value, missing_project, missing_topic,
+    /// invalid_topic, invalid_partition, invalid_key, invalid_header, invalid_timestamp, record_rejected: not written
     #[response(status = 400, content_type = "application/problem+json")]
     BadRequest(Problem),
     /// kafka_unauthorized, foreign_origin: not written

@@ -18,7 +18,19 @@ const STALE_AFTER: Duration = Duration::from_millis(4500);
 pub struct Readiness {
     draining: AtomicBool,
     link: RwLock<Link>,
+    spool: RwLock<Spool>,
     missing_topics: RwLock<Vec<TopicName>>,
+}
+
+/// What this instance can do with a record, as `/ready` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Send it to Kafka.
+    Ready,
+    /// Store it on disk: Kafka does not answer, for this reason.
+    Storing(Arc<str>),
+    /// Nothing, for this reason.
+    Unready(Arc<str>),
 }
 
 #[derive(Debug)]
@@ -27,12 +39,22 @@ enum Link {
     Down { reason: Arc<str> },
 }
 
+/// What is left for records while Kafka does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spool {
+    /// Delivery is direct.
+    None,
+    Room,
+    Full,
+}
+
 impl Readiness {
     /// Not ready: nothing is known of Kafka yet.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             draining: AtomicBool::new(false),
             link: RwLock::new(Link::Down { reason: "not connected to Kafka yet".into() }),
+            spool: RwLock::new(Spool::None),
             missing_topics: RwLock::new(Vec::new()),
         })
     }
@@ -74,12 +96,34 @@ impl Readiness {
         self.draining.load(Relaxed)
     }
 
+    /// Whether the spool can take records, for durable delivery alone: with room in it this instance is ready also
+    /// while Kafka does not answer.
+    pub fn set_spool_room(&self, room: bool) {
+        let spool = if room { Spool::Room } else { Spool::Full };
+        *self.spool.write().unwrap_or_else(PoisonError::into_inner) = spool;
+    }
+
+    /// What this instance can do with records now.
+    pub fn state(&self) -> State {
+        if self.is_draining() {
+            return State::Unready("shutting down".into());
+        }
+        let Some(reason) = self.link_fault() else { return State::Ready };
+        match *self.spool.read().unwrap_or_else(PoisonError::into_inner) {
+            Spool::None => State::Unready(reason),
+            Spool::Room => State::Storing(reason),
+            Spool::Full => {
+                State::Unready(format!("{reason}; the spool is full and stores no more records").into())
+            }
+        }
+    }
+
     /// Why this instance should get no traffic; None where it should.
     pub fn fault(&self) -> Option<Arc<str>> {
-        if self.is_draining() {
-            return Some("shutting down".into());
+        match self.state() {
+            State::Ready | State::Storing(_) => None,
+            State::Unready(reason) => Some(reason),
         }
-        self.link_fault()
     }
 
     /// Replaces the list of configured topics that do not exist. It does not change readiness: the operator's
@@ -116,6 +160,40 @@ mod tests {
         readiness.start_draining();
         assert_eq!(readiness.fault().as_deref(), Some("shutting down"));
         assert!(readiness.is_connected());
+    }
+
+    #[test]
+    fn with_room_in_the_spool_it_is_ready_while_the_link_is_down() {
+        let readiness = Readiness::new();
+        readiness.set_spool_room(true);
+        readiness.link_down("no broker answers");
+        assert_eq!(readiness.fault(), None);
+        assert_eq!(readiness.state(), State::Storing("no broker answers".into()));
+        assert_eq!(readiness.link_fault().as_deref(), Some("no broker answers"));
+        assert!(!readiness.is_connected());
+        readiness.link_up();
+        assert_eq!(readiness.state(), State::Ready);
+    }
+
+    #[test]
+    fn a_full_spool_counts_only_while_the_link_is_down() {
+        let readiness = Readiness::new();
+        readiness.set_spool_room(false);
+        readiness.link_up();
+        assert_eq!(readiness.fault(), None);
+        readiness.link_down("no broker answers");
+        let fault = readiness.fault().unwrap();
+        assert!(fault.contains("no broker answers") && fault.contains("the spool is full"), "{fault}");
+        readiness.set_spool_room(true);
+        assert_eq!(readiness.fault(), None, "it has room again");
+    }
+
+    #[test]
+    fn draining_wins_over_room_in_the_spool() {
+        let readiness = Readiness::new();
+        readiness.set_spool_room(true);
+        readiness.start_draining();
+        assert_eq!(readiness.fault().as_deref(), Some("shutting down"));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! Nothing here knows HTTP, librdkafka or the environment.
 
 mod admission;
+mod dead_letter;
 mod delivery;
+mod duration;
 mod error;
 #[cfg(test)]
 pub mod fake;
@@ -17,7 +19,9 @@ mod timestamp;
 mod topic;
 
 pub use admission::{Budget, Permit};
+pub use dead_letter::{DeadLetterTopic, InvalidDeadLetterTopic};
 pub use delivery::{Ack, Admitted, Delivery, Listener, Outgoing, Report, Written};
+pub use duration::{InvalidDuration, duration_text, parse_duration};
 pub use error::{Error, Outcome};
 pub use pipeline::{Accepted, Arrival, Pipeline, Settings, Verdict};
 pub use producer::{Batching, Producer, TopicLookup};

@@ -44,9 +44,22 @@ impl InstanceId {
 
     /// Takes the text as it is.
     pub fn parse(text: &str) -> Result<Self, InvalidInstanceId> {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let fits = (1..=Self::MAX_LENGTH).contains(&text.len());
-        (fits && text.bytes().all(is_allowed)).then(|| Self(text.into())).ok_or(InvalidInstanceId)
+        (fits && text.chars().all(Self::is_allowed)).then(|| Self(text.into())).ok_or(InvalidInstanceId)
+    }
+
+    /// A host's name, cut to the length that is allowed, with `-` for each character that is not. `localhost` where
+    /// the host has no name.
+    pub fn of_host(name: &str) -> Self {
+        if name.is_empty() {
+            return Self("localhost".into());
+        }
+        let allowed = |character| if Self::is_allowed(character) { character } else { '-' };
+        Self(name.chars().take(Self::MAX_LENGTH).map(allowed).collect::<String>().into())
+    }
+
+    fn is_allowed(character: char) -> bool {
+        character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-')
     }
 
     pub fn as_str(&self) -> &str {
@@ -123,6 +136,19 @@ mod tests {
     fn an_instance_needs_a_name_that_fits_a_url_and_a_header() {
         for text in ["", "a b", "a/b", "ä", &"x".repeat(129)] {
             assert_eq!(InstanceId::parse(text), Err(InvalidInstanceId), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_host_name_makes_a_name_of_an_instance() {
+        for (host, instance) in [
+            ("inlet-7d9f-x2", "inlet-7d9f-x2"),
+            ("a b/\u{e4}", "a-b--"),
+            ("", "localhost"),
+            (&"x".repeat(200), &"x".repeat(128)),
+        ] {
+            assert_eq!(InstanceId::of_host(host).as_str(), instance);
+            assert_eq!(InstanceId::parse(instance), Ok(InstanceId::of_host(host)));
         }
     }
 }

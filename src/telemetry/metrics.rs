@@ -1,4 +1,5 @@
-//! Every metric: name, labels, help, buckets. Labels come from closed or bounded sets only.
+//! Every metric: name, labels, help, buckets. Labels come from closed or bounded sets only. Those of durable delivery
+//! are in [`super::spool_metrics`].
 //!
 //! | metric | type | labels |
 //! |---|---|---|
@@ -15,6 +16,7 @@
 //! | `inlet_build_info` | gauge, always 1 | `version`, `librdkafka` |
 //! | `process_*` | CPU, memory, descriptors, start time of the process | |
 
+use super::spool_metrics::SpoolMetrics;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -208,6 +210,11 @@ impl Metrics {
             topics: RwLock::new(HashMap::new()),
             brokers: Mutex::default(),
         })
+    }
+
+    /// Adds the metrics of durable delivery; `limit_bytes` is `SPOOL_MAX_BYTES`. An error at the second call.
+    pub fn spool(&self, limit_bytes: u64) -> Result<Arc<SpoolMetrics>, prometheus::Error> {
+        SpoolMetrics::register(&self.registry, limit_bytes).map(Arc::new)
     }
 
     #[cfg(test)]

@@ -1,4 +1,5 @@
 //! Logs and metrics.
 
 pub mod metrics;
+pub mod spool_metrics;
 pub mod tracing;

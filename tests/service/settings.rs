@@ -17,6 +17,10 @@ async fn every_fault_is_reported_in_one_run_by_the_variables_name() {
         ("KAFKA_SASL_MECHANISM", "GSSAPI"),
         ("KAFKA_PROPERTY_ACKS", "1"),
         ("PARTITIONER", "mine"),
+        ("DELIVERY", "certain"),
+        ("SPOOL_MAX_AGE", "3600"),
+        ("DEAD_LETTER_TOPIC", "{topic}"),
+        ("INSTANCE_ID", "one two"),
     ];
     let ended = run(&[], &faults).await;
     assert_eq!(ended.status.code(), Some(FAULTY), "{}", ended.output);
@@ -42,6 +46,7 @@ async fn settings_that_contradict_each_other_are_faults() {
         [("SHUTDOWN_DELAY_MS", "10000"), ("SHUTDOWN_TIMEOUT_MS", "20000")],
         [("KAFKA_DELIVERY_TIMEOUT_MS", "15000"), ("SHUTDOWN_TIMEOUT_MS", "10000")],
         [("KAFKA_SSL_CERTIFICATE_LOCATION", "/cert.pem"), ("KAFKA_SSL", "true")],
+        [("SPOOL_DIR", ""), ("DELIVERY", "durable")],
     ] {
         let ended = run(&[], &variables).await;
         assert_eq!(ended.status.code(), Some(FAULTY), "{variables:?}\n{}", ended.output);

@@ -5,6 +5,7 @@ use super::{
     encoding::{self, Encoding},
     media_type::{self, MediaType},
     origin,
+    prefer::Prefer,
 };
 use crate::{
     envelope::BatchFormat,
@@ -33,6 +34,9 @@ const MAX_FIRST_BUFFER: usize = 1 << 20;
 #[derive(Debug)]
 pub struct ReadBody {
     pub bytes: Bytes,
+    /// What the client would like of the answer.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only durable delivery can answer before Kafka does"))]
+    pub prefer: Prefer,
     /// Held for its drop.
     pub _permit: Permit,
 }
@@ -77,11 +81,11 @@ async fn read(
     accept: fn(MediaType) -> Result<(), ApiError>,
 ) -> Result<(MediaType, ReadBody), Response> {
     let (parts, mut body) = request.into_parts();
-    let checked = check(&parts.headers, &body, state).and_then(|(media_type, encoding)| {
-        accept(media_type)?;
-        Ok((media_type, encoding))
+    let checked = check(&parts.headers, &body, state).and_then(|checked| {
+        accept(checked.media_type)?;
+        Ok(checked)
     });
-    let (media_type, encoding) = match checked {
+    let Checked { media_type, encoding, prefer } = match checked {
         Ok(checked) => checked,
         Err(error) => return Err(refuse(error, &parts.headers, body).await),
     };
@@ -92,22 +96,26 @@ async fn read(
         Err(Interrupted::Broken(error)) => return Err(closing(error.into_response())),
     };
     let Some(encoding) = encoding else {
-        return Ok((media_type, ReadBody { bytes, _permit: permit }));
+        return Ok((media_type, ReadBody { bytes, prefer, _permit: permit }));
     };
     let decoded = encoding::decode(encoding, &bytes, state.body_limit(), state.budget()).await;
     let (bytes, permit) = decoded.map_err(IntoResponse::into_response)?;
-    Ok((media_type, ReadBody { bytes, _permit: permit }))
+    Ok((media_type, ReadBody { bytes, prefer, _permit: permit }))
+}
+
+/// What the head says of the body, and of the answer.
+struct Checked {
+    media_type: MediaType,
+    encoding: Option<Encoding>,
+    prefer: Prefer,
 }
 
 /// What the head of the request decides, before a byte of the body is read.
-fn check(
-    headers: &HeaderMap,
-    body: &Body,
-    state: &AppState,
-) -> Result<(MediaType, Option<Encoding>), ApiError> {
+fn check(headers: &HeaderMap, body: &Body, state: &AppState) -> Result<Checked, ApiError> {
     origin::check(headers, state.http.host)?;
     let media_type = media_type::of(headers)?;
     let encoding = encoding::of(headers)?;
+    let prefer = Prefer::of(headers)?;
     let declared = declared_length(body);
     let limit = state.body_limit();
     if declared > limit {
@@ -117,7 +125,7 @@ fn check(
     if budget.used().saturating_add(declared.max(1)) > budget.limit() {
         return Err(overloaded(state));
     }
-    Ok((media_type, encoding))
+    Ok(Checked { media_type, encoding, prefer })
 }
 
 /// The `Content-Length`; 0 where the body comes in chunks.
@@ -221,6 +229,15 @@ mod tests {
         assert_eq!((body._permit.bytes(), app.state.budget().used()), (7, 7));
         drop(body);
         assert_eq!(app.state.budget().used(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_the_client_prefers_comes_with_the_body() {
+        let app = App::new();
+        let mut request = Request::new(Body::from("{}"));
+        request.headers_mut().insert("prefer", http::HeaderValue::from_static("respond-async, wait=10"));
+        let RecordBody(body) = RecordBody::from_request(request, &app.state).await.unwrap();
+        assert_eq!(body.prefer, Prefer { respond_async: true, wait: Some(Duration::from_secs(10)) });
     }
 
     #[tokio::test]

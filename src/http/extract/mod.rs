@@ -6,7 +6,11 @@ mod drain;
 mod encoding;
 mod media_type;
 mod origin;
+mod prefer;
+mod wait;
 
 pub use body::{BatchBody, ReadBody, RecordBody};
 pub use context::{RequestContext, X_REQUEST_ID};
 pub use drain::refuse;
+pub use prefer::Prefer;
+pub use wait::{MAX_WAIT, wait_of};

@@ -99,6 +99,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_malformed_prefer_is_400_and_names_the_header() {
+        let app = App::new();
+        let answer = app.post_with("/produce", &[("prefer", "wait=soon")], RECORD).await;
+        assert_eq!(answer.error(), (400, "invalid_prefer".into()));
+        assert!(answer.text().contains("the Prefer header"), "{}", answer.text());
+        assert_eq!(app.records_sent(), 0);
+    }
+
+    #[tokio::test]
+    async fn direct_delivery_waits_for_kafka_whatever_the_client_prefers() {
+        let answer = App::new().post_with("/produce", &[("prefer", "respond-async")], RECORD).await;
+        assert_eq!((answer.status, &answer.json()["offset"]), (202, &serde_json::json!(0)));
+    }
+
+    #[tokio::test]
     async fn an_unknown_topic_is_404_and_says_what_to_do() {
         let answer = App::new().post("/produce", RECORD.replace("orders", "none")).await;
         assert_eq!(

@@ -1,6 +1,6 @@
 //! `GET /ready`: whether this instance should get traffic.
 
-use crate::http::AppState;
+use crate::{http::AppState, lifecycle::readiness::State as Readiness};
 use axum::{Json, extract::State};
 use http::StatusCode;
 use serde::Serialize;
@@ -19,13 +19,12 @@ pub struct Ready {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     missing_topics: Vec<String>,
-    /// Said in `--embedded` mode.
+    /// What to know about where records go: in `--embedded` mode, and while they are stored on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    notice: Option<&'static str>,
+    notice: Option<String>,
 }
 
-/// Readiness: 503 while Kafka does not answer and while the service shuts down.
+/// Readiness: 503 while records can go nowhere, neither to Kafka nor to the spool, and while the service shuts down.
 #[utoipa::path(
     get, path = "/ready",
     operation_id = "ready", tag = "probes",
@@ -35,16 +34,27 @@ pub struct Ready {
     )
 )]
 pub async fn show(State(state): State<AppState>) -> (StatusCode, Json<Ready>) {
-    let fault = state.readiness.fault();
-    let status = if fault.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let (status, reason, storing) = match state.readiness.state() {
+        Readiness::Ready => (StatusCode::OK, None, None),
+        Readiness::Storing(reason) => (StatusCode::OK, None, Some(storing_notice(&reason))),
+        Readiness::Unready(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Some(reason.as_ref().to_owned()), None)
+        }
+    };
     let missing = state.readiness.missing_topics();
+    let embedded = state.embedded.then(|| EMBEDDED_NOTICE.to_owned());
     let ready = Ready {
-        ready: fault.is_none(),
-        reason: fault.as_deref().map(str::to_owned),
+        ready: reason.is_none(),
+        reason,
         missing_topics: missing.iter().map(|topic| topic.as_str().to_owned()).collect(),
-        notice: state.embedded.then_some(EMBEDDED_NOTICE),
+        // the embedded Kafka is the less pressing news
+        notice: storing.or(embedded),
     };
     (status, Json(ready))
+}
+
+fn storing_notice(reason: &str) -> String {
+    format!("Kafka does not answer ({reason}); records are stored on disk until it does")
 }
 
 #[cfg(test)]
@@ -61,6 +71,30 @@ mod tests {
         let answer = app.get("/ready").await;
         assert_eq!(answer.status, 503);
         assert_eq!(answer.json(), json!({"ready": false, "reason": "no broker answers"}));
+    }
+
+    #[tokio::test]
+    async fn with_room_in_the_spool_it_is_ready_without_kafka_and_says_so() {
+        let app = App::new();
+        app.readiness.set_spool_room(true);
+        assert_eq!(app.get("/ready").await.json(), json!({"ready": true}));
+        app.readiness.link_down("no broker answers");
+        let answer = app.get("/ready").await;
+        let notice = "Kafka does not answer (no broker answers); records are stored on disk until it does";
+        assert_eq!((answer.status, answer.json()), (200, json!({"ready": true, "notice": notice})));
+        assert_eq!(app.get("/health/kafka").await.status, 503, "it tells of the connection alone");
+        assert_eq!(app.get("/health").await.json()["kafka_connected"], false);
+    }
+
+    #[tokio::test]
+    async fn with_a_full_spool_it_is_not_ready_without_kafka() {
+        let app = App::new();
+        app.readiness.set_spool_room(false);
+        assert_eq!(app.get("/ready").await.status, 200);
+        app.readiness.link_down("no broker answers");
+        let answer = app.get("/ready").await;
+        let reason = "no broker answers; the spool is full and stores no more records";
+        assert_eq!((answer.status, answer.json()), (503, json!({"ready": false, "reason": reason})));
     }
 
     #[tokio::test]
