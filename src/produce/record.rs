@@ -95,8 +95,29 @@ pub const RECEIPT: &str = "receipt";
 pub const RECEIPT_REPLAYED: &str = "receipt-replayed";
 
 impl Record {
-    /// Every header as it is written: the automatic ones that the sender has not set, then the sender's.
+    /// Every header as it is written: the automatic ones that the sender has not set, the receipt, then the sender's.
     pub fn for_each_header(&self, mut visit: impl FnMut(&str, Option<&[u8]>)) {
+        self.for_each_automatic_header(&mut visit);
+        if let Some(receipt) = &self.receipt {
+            visit(RECEIPT, Some(receipt.id.write(&mut [0; ReceiptId::MAX_LENGTH]).as_bytes()));
+            if receipt.replayed {
+                visit(RECEIPT_REPLAYED, Some(b"true"));
+            }
+        }
+        for header in &self.headers {
+            visit(&header.name, header.value.as_deref());
+        }
+    }
+
+    /// The same without the receipt, which says how the record is sent, not what it is.
+    pub fn for_each_header_but_receipt(&self, mut visit: impl FnMut(&str, Option<&[u8]>)) {
+        self.for_each_automatic_header(&mut visit);
+        for header in &self.headers {
+            visit(&header.name, header.value.as_deref());
+        }
+    }
+
+    fn for_each_automatic_header(&self, visit: &mut impl FnMut(&str, Option<&[u8]>)) {
         let set_by_sender = |name: &str| self.headers.iter().any(|header| header.name == name);
         let auto = &*self.automatic;
         if let Some(content_type) = auto.content_type
@@ -117,15 +138,6 @@ impl Record {
             && !set_by_sender(TRACEPARENT)
         {
             visit(TRACEPARENT, Some(traceparent.as_bytes()));
-        }
-        if let Some(receipt) = &self.receipt {
-            visit(RECEIPT, Some(receipt.id.write(&mut [0; ReceiptId::MAX_LENGTH]).as_bytes()));
-            if receipt.replayed {
-                visit(RECEIPT_REPLAYED, Some(b"true"));
-            }
-        }
-        for header in &self.headers {
-            visit(&header.name, header.value.as_deref());
         }
     }
 }

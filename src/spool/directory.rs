@@ -1,0 +1,95 @@
+//! What the spool needs of its directory: that it is there, on a disk that lasts, with room.
+
+use rustix::fs::statvfs;
+use std::{fs, io, path::Path};
+
+/// So much of the file system is left free, or [`SHARE`] of it where that is less: for what removes records, and for
+/// the neighbours.
+const RESERVE: u64 = 32 << 20;
+const SHARE: u64 = 10;
+
+/// What is wrong with a directory.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    Missing,
+    NotADirectory,
+    Unreadable(io::Error),
+}
+
+/// Free bytes of the file system, and those of them that stay free.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Space {
+    pub free: u64,
+    pub reserve: u64,
+}
+
+/// Whether it is a directory.
+pub(super) fn check(directory: &Path) -> Result<(), Unfit> {
+    match fs::metadata(directory) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Unfit::NotADirectory),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Unfit::Missing),
+        Err(error) => Err(Unfit::Unreadable(error)),
+    }
+}
+
+/// The room that there is.
+pub(super) fn space(directory: &Path) -> io::Result<Space> {
+    let system = statvfs(directory)?;
+    let reserve = RESERVE.min(system.f_blocks.saturating_mul(system.f_frsize) / SHARE);
+    Ok(Space { free: system.f_bavail.saturating_mul(system.f_frsize), reserve })
+}
+
+/// What loses the directory, where something other than the disk does.
+#[cfg(target_os = "linux")]
+pub(super) fn lost_by(directory: &Path) -> Option<&'static str> {
+    /// `TMPFS_MAGIC`, `RAMFS_MAGIC` and `OVERLAYFS_SUPER_MAGIC` of linux/magic.h
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    const OVERLAY: u64 = 0x794c_7630;
+    let kind = rustix::fs::statfs(directory).ok()?.f_type;
+    match kind as u64 & 0xffff_ffff {
+        TMPFS => Some("it is on a tmpfs, so a restart of the machine loses what is stored"),
+        RAMFS => Some("it is on a ramfs, so a restart of the machine loses what is stored"),
+        OVERLAY => Some(
+            "it is on an overlay, as a container's own files are, so the end of the container loses what is \
+             stored; mount a volume there",
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn lost_by(_: &Path) -> Option<&'static str> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_directory_will_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(check(directory.path()).is_ok());
+        assert!(matches!(check(&file), Err(Unfit::NotADirectory)));
+        assert!(matches!(check(&directory.path().join("none")), Err(Unfit::Missing)));
+    }
+
+    #[test]
+    fn at_most_a_tenth_of_the_file_system_is_kept_free() {
+        let space = space(Path::new(".")).unwrap();
+        assert!((1..=RESERVE).contains(&space.reserve), "{space:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_no_disk() {
+        if Path::new("/dev/shm").is_dir() {
+            assert!(lost_by(Path::new("/dev/shm")).is_some_and(|why| why.contains("tmpfs")));
+        }
+        assert_eq!(lost_by(Path::new("/proc")), None);
+    }
+}

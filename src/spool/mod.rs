@@ -1,0 +1,19 @@
+//! The records and receipts that are kept on disk (`DELIVERY=durable`): how they are encoded, the store that holds
+//! them, and the thread that commits what comes together with one fsync.
+//!
+//! A record's name is its [`Sequence`](crate::produce::Sequence). Records that come in together lie together, in a
+//! *chunk* of contiguous sequences whose key is the first of them. A chunk leaves when all of its records are
+//! resolved; what became of them stays, under the same key, as a *row* of receipts.
+
+pub mod codec;
+mod directory;
+mod results;
+pub mod store;
+mod writer;
+
+pub use codec::{Chunk, Corrupt, Encoded};
+pub use results::{Resolution, Resolved};
+pub use store::{
+    Change, CommitError, FailedRecord, Failure, Found, OpenError, ReadError, Receipts, Shortage, Store,
+};
+pub use writer::{Committed, Finished, Settings, Writer};

@@ -1,0 +1,177 @@
+//! What became of the records of a chunk: one row, under the chunk's key.
+
+use super::codec::{Corrupt, FORMAT, append, take, topic};
+use crate::produce::{Receipt, Sequence, TopicName};
+use serde::{Deserialize, Serialize};
+
+/// The end of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolved {
+    Written(Receipt),
+    Failed {
+        /// The error's tag, as clients see it.
+        error: String,
+        reason: String,
+        /// Where the record lies now, if it does.
+        dead_letter: Option<DeadLetter>,
+    },
+}
+
+/// Topic, partition and offset of a record that was refused for ever.
+pub type DeadLetter = (TopicName, i32, Option<i64>);
+
+/// Records of one chunk that are resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolution {
+    /// The chunk's key.
+    pub first: Sequence,
+    /// By index in the chunk.
+    pub results: Vec<(u32, Resolved)>,
+    /// Milliseconds since the Unix epoch.
+    pub resolved_at: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head<'a> {
+    format: u8,
+    resolved_at: i64,
+    /// Each topic of the row once.
+    #[serde(borrow)]
+    topics: Vec<&'a str>,
+    results: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    index: u32,
+    #[serde(borrow)]
+    end: End<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum End<'a> {
+    /// The topic's place in the head, partition, offset, timestamp.
+    Written(u32, i32, Option<i64>, i64),
+    /// Error, reason; topic, partition and offset of the dead letter.
+    Failed(&'a str, &'a str, Option<(u32, i32, Option<i64>)>),
+}
+
+impl Resolution {
+    /// Its row.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut topics: Vec<&str> = Vec::new();
+        for (_, resolved) in &self.results {
+            if let Some(topic) = resolved.topic()
+                && place(&topics, topic).is_none()
+            {
+                topics.push(topic.as_str());
+            }
+        }
+        let at = |topic: &TopicName| place(&topics, topic).unwrap_or_default();
+        let mut row = Vec::with_capacity(64 + 24 * self.results.len());
+        let (resolved_at, results) = (self.resolved_at, self.results.len() as u32);
+        append(&Head { format: FORMAT, resolved_at, topics: topics.clone(), results }, &mut row);
+        for (index, resolved) in &self.results {
+            let end = match resolved {
+                Resolved::Written(receipt) => {
+                    let Receipt { topic, partition, offset, timestamp } = receipt;
+                    End::Written(at(topic), *partition, *offset, *timestamp)
+                }
+                Resolved::Failed { error, reason, dead_letter } => {
+                    let dead_letter = dead_letter
+                        .as_ref()
+                        .map(|(topic, partition, offset)| (at(topic), *partition, *offset));
+                    End::Failed(error, reason, dead_letter)
+                }
+            };
+            append(&Line { index: *index, end }, &mut row);
+        }
+        row
+    }
+
+    /// Reads the row under `first`.
+    pub(super) fn decode(first: Sequence, row: &[u8]) -> Result<Self, Corrupt> {
+        let mut results = Vec::new();
+        let resolved_at = scan(row, |topics, line| {
+            results.push((line.index, resolved(topics, line.end)?));
+            Ok(())
+        })?;
+        Ok(Self { first, results, resolved_at })
+    }
+
+    /// Takes what an earlier row of the same chunk says, but for what is said anew here.
+    pub(super) fn merge(&mut self, earlier: Self) {
+        // a stable sort: what is said anew comes first
+        self.results.extend(earlier.results);
+        self.results.sort_by_key(|&(index, _)| index);
+        self.results.dedup_by_key(|&mut (index, _)| index);
+    }
+}
+
+/// What a row says of one record.
+pub(super) fn find(row: &[u8], index: u32) -> Result<Option<Resolved>, Corrupt> {
+    let mut found = None;
+    scan(row, |topics, line| {
+        if line.index == index {
+            found = Some(resolved(topics, line.end)?);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// When a row was written last, in milliseconds since the Unix epoch.
+pub(super) fn resolved_at(row: &[u8]) -> Result<i64, Corrupt> {
+    let (head, _): (Head, _) = take(row)?;
+    Ok(head.resolved_at)
+}
+
+fn scan<'a>(
+    row: &'a [u8],
+    mut visit: impl FnMut(&[&'a str], Line<'a>) -> Result<(), Corrupt>,
+) -> Result<i64, Corrupt> {
+    let (head, mut rest): (Head, _) = take(row)?;
+    if head.format != FORMAT {
+        return Err(Corrupt(format!("format {} of a receipt, this version writes {FORMAT}", head.format)));
+    }
+    for _ in 0..head.results {
+        let (line, after): (Line, _) = take(rest)?;
+        rest = after;
+        visit(&head.topics, line)?;
+    }
+    Ok(head.resolved_at)
+}
+
+fn resolved(topics: &[&str], end: End) -> Result<Resolved, Corrupt> {
+    let named = |place: u32| {
+        let name = topics.get(place as usize).ok_or_else(|| Corrupt("a receipt names no topic".into()))?;
+        topic(name)
+    };
+    Ok(match end {
+        End::Written(place, partition, offset, timestamp) => {
+            Resolved::Written(Receipt { topic: named(place)?, partition, offset, timestamp })
+        }
+        End::Failed(error, reason, dead_letter) => Resolved::Failed {
+            error: error.to_owned(),
+            reason: reason.to_owned(),
+            dead_letter: match dead_letter {
+                Some((place, partition, offset)) => Some((named(place)?, partition, offset)),
+                None => None,
+            },
+        },
+    })
+}
+
+impl Resolved {
+    fn topic(&self) -> Option<&TopicName> {
+        match self {
+            Self::Written(receipt) => Some(&receipt.topic),
+            Self::Failed { dead_letter, .. } => dead_letter.as_ref().map(|(topic, ..)| topic),
+        }
+    }
+}
+
+fn place(topics: &[&str], topic: &TopicName) -> Option<u32> {
+    // most rows have one topic, and no chunk has more than its records
+    topics.iter().rposition(|name| *name == topic.as_str()).map(|place| place as u32)
+}

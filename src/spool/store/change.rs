@@ -1,0 +1,315 @@
+//! Writing to the store: one change, one transaction, one fsync, all of it or nothing.
+
+use super::{
+    super::{
+        codec::{Chunk, Corrupt},
+        results::{Resolution, resolved_at},
+    },
+    CommitError, FAILED, NONE, RECEIPTS, RECORDS, Shortage, Store, Totals, directory,
+    error::uncommitted,
+    footprint, open, read,
+};
+use crate::produce::{Record, Sequence};
+use bytes::Bytes;
+use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
+use std::sync::{PoisonError, atomic::Ordering::Release};
+
+/// So many rows of receipts are looked at in one transaction, at most, to forget old ones.
+const LOOK: usize = 4096;
+/// After so many rows in succession that are young, the others are taken to be young too: keys are in time's order,
+/// but for records that were stuck.
+const YOUNG: usize = 16;
+
+/// What one transaction does. All parts that name what is not there do nothing.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// New chunks, refused where the disk is nearly full.
+    pub insert: Vec<(Sequence, Vec<u8>)>,
+    /// Chunks that are rewritten with what is left in them.
+    pub replace: Vec<(Sequence, Vec<u8>)>,
+    /// Chunks that are resolved as a whole.
+    pub remove: Vec<Sequence>,
+    /// What became of records, added to what is known of their chunks.
+    pub resolved: Vec<Resolution>,
+    /// Records that are refused for ever.
+    pub fail: Vec<Failure>,
+    /// Failed records that are failed no longer.
+    pub unfail: Vec<Sequence>,
+    /// How many receipts may stay.
+    pub receipts: Receipts,
+}
+
+/// A record that is refused for ever and has no dead letter.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub sequence: Sequence,
+    pub record: Record,
+    /// The error's tag, as clients see it.
+    pub error: String,
+    pub reason: String,
+    /// Milliseconds since the Unix epoch.
+    pub failed_at: i64,
+}
+
+/// What is forgotten of receipts, the oldest first. One of a chunk that still has records is not.
+#[derive(Debug, Clone, Copy)]
+pub struct Receipts {
+    /// At most so many bytes stay.
+    pub max_bytes: u64,
+    /// What was resolved before goes, in milliseconds since the Unix epoch. None: nobody looks.
+    pub resolved_before: Option<i64>,
+}
+
+impl Default for Receipts {
+    /// Forgets nothing.
+    fn default() -> Self {
+        Self { max_bytes: u64::MAX, resolved_before: None }
+    }
+}
+
+/// How much came and went.
+#[derive(Debug, Default, Clone, Copy)]
+struct Moved {
+    more: u64,
+    less: u64,
+}
+
+#[derive(Debug, Default)]
+struct Effects {
+    bytes: Moved,
+    records: Moved,
+    failed: Moved,
+    receipts: Moved,
+    oldest: Option<i64>,
+}
+
+impl Moved {
+    fn insert(&mut self, bytes: usize) {
+        self.more += footprint(bytes);
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.less += footprint(bytes);
+    }
+}
+
+/// A fault of the store, which must be opened anew then, or of what it holds.
+enum Fault {
+    Store(redb::Error),
+    Corrupt(Corrupt),
+}
+
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl Store {
+    /// Does all of it, on the disk when this returns.
+    ///
+    /// # Errors
+    /// Nothing of it is done. Where an I/O error was the reason, the store goes on with what it had before.
+    pub fn commit(&self, change: &Change) -> Result<(), CommitError> {
+        if !change.insert.is_empty() {
+            let space = directory::space(&self.directory).map_err(uncommitted)?;
+            if space.free < space.reserve {
+                return Err(CommitError::Full(Shortage::Disk));
+            }
+        }
+        if self.database().is_none() {
+            self.reopen()?;
+        }
+        let done = match &*self.database() {
+            Some(database) => apply(database, change, self.receipt_bytes()),
+            None => return Err(CommitError::Io("its file is not open".into())),
+        };
+        match done {
+            Ok(effects) => {
+                self.totals.take(&effects);
+                Ok(())
+            }
+            Err(Fault::Corrupt(error)) => Err(error.into()),
+            Err(Fault::Store(error)) => {
+                tracing::warn!(%error, "the spool could not be written");
+                self.unconfirmed().extend(change.insert.iter().map(|(first, _)| *first));
+                if let Err(error) = self.reopen() {
+                    tracing::warn!(%error, "the next write tries again");
+                }
+                Err(uncommitted(error))
+            }
+        }
+    }
+
+    /// Opens the file anew after an I/O error. Nobody reads meanwhile.
+    fn reopen(&self) -> Result<(), CommitError> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // first, since it is locked
+        *database = None;
+        let failed =
+            |error: super::OpenError| CommitError::Io(format!("it could not be opened anew: {error}"));
+        let opened = open::database(&self.directory).map_err(failed)?;
+        let mut unconfirmed = self.unconfirmed();
+        // a transaction whose last fsync failed may be in the file, though its senders were told that it is not
+        let undo = Change { remove: unconfirmed.clone(), ..Change::default() };
+        if let Err(Fault::Store(error)) = apply(&opened, &undo, 0) {
+            return Err(uncommitted(error));
+        }
+        unconfirmed.clear();
+        self.totals.set(open::count(&opened, &self.directory).map_err(failed)?);
+        tracing::warn!("the spool was opened anew after an error of the disk");
+        *database = Some(opened);
+        Ok(())
+    }
+}
+
+impl Totals {
+    fn take(&self, effects: &Effects) {
+        Self::add(&self.bytes, effects.bytes);
+        Self::add(&self.records, effects.records);
+        Self::add(&self.failed, effects.failed);
+        Self::add(&self.receipt_bytes, effects.receipts);
+        self.oldest_stored_at.store(effects.oldest.unwrap_or(NONE), Release);
+    }
+
+    /// One thread writes.
+    fn add(total: &std::sync::atomic::AtomicU64, Moved { more, less }: Moved) {
+        use std::sync::atomic::Ordering::Relaxed;
+        total.store(total.load(Relaxed).saturating_add(more).saturating_sub(less), Release);
+    }
+}
+
+fn apply(database: &Database, change: &Change, receipt_bytes: u64) -> Result<Effects, Fault> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    let mut effects = Effects::default();
+    write(&transaction, change, receipt_bytes, &mut effects)?;
+    transaction.commit()?;
+    Ok(effects)
+}
+
+fn write(
+    transaction: &WriteTransaction,
+    change: &Change,
+    receipt_bytes: u64,
+    effects: &mut Effects,
+) -> Result<(), Fault> {
+    let mut records = transaction.open_table(RECORDS)?;
+    for first in &change.remove {
+        let old = records.remove(first.0)?;
+        gone(*first, old.as_ref().map(|old| old.value()), effects)?;
+    }
+    for (first, value) in change.insert.iter().chain(&change.replace) {
+        effects.bytes.insert(value.len());
+        effects.records.more += chunk(*first, value)?.count() as u64;
+        let old = records.insert(first.0, value.as_slice())?;
+        gone(*first, old.as_ref().map(|old| old.value()), effects)?;
+    }
+    if !change.fail.is_empty() || !change.unfail.is_empty() {
+        write_failed(transaction, change, effects)?;
+    }
+    if !change.resolved.is_empty() || change.receipts.resolved_before.is_some() {
+        let mut receipts = transaction.open_table(RECEIPTS)?;
+        for resolution in &change.resolved {
+            write_resolution(&mut receipts, resolution, &mut effects.receipts)?;
+        }
+        let held = receipt_bytes.saturating_add(effects.receipts.more).saturating_sub(effects.receipts.less);
+        forget(&mut receipts, &records, change.receipts, held, &mut effects.receipts)?;
+    }
+    if let Some((key, value)) = records.first()? {
+        effects.oldest = Some(chunk(Sequence(key.value()), value.value())?.stored_at());
+    }
+    Ok(())
+}
+
+fn chunk(first: Sequence, value: &[u8]) -> Result<Chunk, Fault> {
+    Chunk::parse(first, Bytes::copy_from_slice(value)).map_err(Fault::Corrupt)
+}
+
+/// Counts a chunk that was in the table.
+fn gone(first: Sequence, old: Option<&[u8]>, effects: &mut Effects) -> Result<(), Fault> {
+    if let Some(old) = old {
+        effects.bytes.remove(old.len());
+        effects.records.less += chunk(first, old)?.count() as u64;
+    }
+    Ok(())
+}
+
+fn write_failed(transaction: &WriteTransaction, change: &Change, effects: &mut Effects) -> Result<(), Fault> {
+    let mut failed = transaction.open_table(FAILED)?;
+    for failure in &change.fail {
+        let Failure { sequence, record, error, reason, failed_at } = failure;
+        let row = read::encode(record, error, reason, *failed_at);
+        effects.bytes.insert(row.len());
+        effects.failed.more += 1;
+        if let Some(old) = failed.insert(sequence.0, row.as_slice())? {
+            effects.bytes.remove(old.value().len());
+            effects.failed.less += 1;
+        }
+    }
+    for sequence in &change.unfail {
+        if let Some(old) = failed.remove(sequence.0)? {
+            effects.bytes.remove(old.value().len());
+            effects.failed.less += 1;
+        }
+    }
+    Ok(())
+}
+
+fn write_resolution(
+    receipts: &mut Table<u64, &[u8]>,
+    resolution: &Resolution,
+    moved: &mut Moved,
+) -> Result<(), Fault> {
+    let first = resolution.first;
+    let earlier = match receipts.get(first.0)? {
+        Some(row) => {
+            moved.remove(row.value().len());
+            Some(Resolution::decode(first, row.value()).map_err(Fault::Corrupt)?)
+        }
+        None => None,
+    };
+    let row = match earlier {
+        Some(earlier) => {
+            let mut both = resolution.clone();
+            both.merge(earlier);
+            both.encode()
+        }
+        None => resolution.encode(),
+    };
+    moved.insert(row.len());
+    receipts.insert(first.0, row.as_slice())?;
+    Ok(())
+}
+
+/// Forgets what is too old or too much; `held` bytes of receipts are there.
+fn forget(
+    receipts: &mut Table<u64, &[u8]>,
+    records: &Table<u64, &[u8]>,
+    bounds: Receipts,
+    mut held: u64,
+    moved: &mut Moved,
+) -> Result<(), Fault> {
+    let (mut old, mut young) = (Vec::new(), 0);
+    for entry in receipts.iter()?.take(LOOK) {
+        if held <= bounds.max_bytes && (bounds.resolved_before.is_none() || young >= YOUNG) {
+            break;
+        }
+        let (key, row) = entry?;
+        let row = row.value();
+        let is_old = match bounds.resolved_before {
+            Some(before) => resolved_at(row).map_err(Fault::Corrupt)? < before,
+            None => false,
+        };
+        young = if is_old { 0 } else { young + 1 };
+        if (is_old || held > bounds.max_bytes) && records.get(key.value())?.is_none() {
+            held = held.saturating_sub(footprint(row.len()));
+            moved.remove(row.len());
+            old.push(key.value());
+        }
+    }
+    for key in old {
+        receipts.remove(key)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Why the spool can't be opened, read or written.
+
+use super::super::{codec::Corrupt, directory::Unfit};
+use redb::{DatabaseError, StorageError};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why the service can't start with this spool.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("SPOOL_DIR={0} does not exist; create it, on a disk that lasts")]
+    Missing(PathBuf),
+    #[error("SPOOL_DIR={0} is not a directory; name one")]
+    NotADirectory(PathBuf),
+    #[error("SPOOL_DIR={directory} can't be written: {reason}; give this user the right to write there")]
+    Unwritable { directory: PathBuf, reason: String },
+    #[error("SPOOL_DIR={0} is locked by another running instance; give each instance a directory of its own")]
+    Locked(PathBuf),
+    #[error(
+        "the spool in SPOOL_DIR={directory} was written by another version of this service (its format is {found}, \
+         this version reads {known}); start that version, or name an empty directory"
+    )]
+    OtherVersion { directory: PathBuf, found: u64, known: u64 },
+    #[error(
+        "the spool in SPOOL_DIR={directory} is damaged ({reason}); check the disk, and restore spool.redb from a \
+         copy, or move it away to start with an empty one"
+    )]
+    Corrupt { directory: PathBuf, reason: String },
+    #[error(
+        "the spool in SPOOL_DIR={directory} can't be opened: {reason}; check the disk and its free space"
+    )]
+    Io { directory: PathBuf, reason: String },
+}
+
+/// Why a change is not in the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    #[error("the spool is full: {0}")]
+    Full(Shortage),
+    #[error("the spool can't be written: {0}")]
+    Io(String),
+}
+
+/// What is used up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Shortage {
+    #[error("it holds as much as SPOOL_MAX_BYTES={max_bytes} allows")]
+    MaxBytes { max_bytes: u64 },
+    #[error("the disk under SPOOL_DIR has no room left")]
+    Disk,
+}
+
+/// Why the store can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the spool can't be read: {0}")]
+pub struct ReadError(pub String);
+
+impl From<Corrupt> for ReadError {
+    fn from(error: Corrupt) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<Corrupt> for CommitError {
+    fn from(error: Corrupt) -> Self {
+        Self::Io(error.to_string())
+    }
+}
+
+/// All of redb's errors come as its widest one.
+pub(super) fn unread(error: impl Into<redb::Error>) -> ReadError {
+    ReadError(error.into().to_string())
+}
+
+pub(super) fn uncommitted(error: impl Into<redb::Error>) -> CommitError {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match error.into() {
+        redb::Error::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) => {
+            CommitError::Full(Shortage::Disk)
+        }
+        error => CommitError::Io(error.to_string()),
+    }
+}
+
+impl OpenError {
+    pub(super) fn unfit(directory: &Path, why: Unfit) -> Self {
+        let directory = directory.to_owned();
+        match why {
+            Unfit::Missing => Self::Missing(directory),
+            Unfit::NotADirectory => Self::NotADirectory(directory),
+            Unfit::Unreadable(error) => Self::io(&directory, &error),
+        }
+    }
+
+    pub(super) fn corrupt(directory: &Path, reason: impl ToString) -> Self {
+        Self::Corrupt { directory: directory.to_owned(), reason: reason.to_string() }
+    }
+
+    fn io(directory: &Path, error: &io::Error) -> Self {
+        use io::ErrorKind::{InvalidData, PermissionDenied, ReadOnlyFilesystem, UnexpectedEof};
+        let (directory, reason) = (directory.to_owned(), error.to_string());
+        match error.kind() {
+            PermissionDenied | ReadOnlyFilesystem => Self::Unwritable { directory, reason },
+            InvalidData | UnexpectedEof => Self::Corrupt { directory, reason },
+            _ => Self::Io { directory, reason },
+        }
+    }
+
+    pub(super) fn database(directory: &Path, error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+                Self::Locked(directory.to_owned())
+            }
+            DatabaseError::UpgradeRequired(version) => Self::OtherVersion {
+                directory: directory.to_owned(),
+                found: u64::from(version),
+                known: super::FORMAT,
+            },
+            DatabaseError::Storage(error) => Self::storage(directory, error),
+            error => Self::corrupt(directory, error),
+        }
+    }
+
+    pub(super) fn storage(directory: &Path, error: impl Into<redb::Error>) -> Self {
+        match error.into() {
+            redb::Error::Io(error) => Self::io(directory, &error),
+            redb::Error::Corrupted(reason) => Self::corrupt(directory, reason),
+            // the tables are there, but of another type
+            error => Self::corrupt(directory, error),
+        }
+    }
+}
+
+impl From<StorageError> for ReadError {
+    fn from(error: StorageError) -> Self {
+        unread(error)
+    }
+}

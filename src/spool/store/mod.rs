@@ -1,0 +1,161 @@
+//! The store: one redb file, `spool.redb`, with the tables below. Every change is one transaction with one fsync.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `records` | first sequence of a chunk | the chunk |
+//! | `receipts` | the same | what became of records of that chunk |
+//! | `failed` | sequence | a record that was refused for ever, and why |
+//! | `meta` | name | the format, and where the next start's sequences may begin |
+//!
+//! After an I/O error redb wants the file to be opened anew, which is done here: what was not committed is gone, what
+//! was is there.
+
+mod change;
+mod error;
+mod open;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use change::{Change, Failure, Receipts};
+pub use error::{CommitError, OpenError, ReadError, Shortage};
+pub use read::{FailedRecord, Found};
+
+use super::directory;
+use crate::produce::Sequence;
+use redb::{Database, TableDefinition};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{
+            AtomicI64, AtomicU64,
+            Ordering::{Acquire, Release},
+        },
+    },
+    time::SystemTime,
+};
+
+const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
+const RECEIPTS: TableDefinition<u64, &[u8]> = TableDefinition::new("receipts");
+const FAILED: TableDefinition<u64, &[u8]> = TableDefinition::new("failed");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// In `meta`: the version of the tables and their values.
+const FORMAT_KEY: &str = "format";
+const FORMAT: u64 = 1;
+/// In `meta`: the first sequence of the instance's latest start.
+const FLOOR_KEY: &str = "sequence_floor";
+/// So many sequences belong to one start, at least: more than an instance can use in years.
+const START: u64 = 1 << 44;
+
+/// No chunk has this for the time at which it was stored.
+const NONE: i64 = i64::MIN;
+
+/// The spool's file, opened and locked.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    /// None while it can't be opened anew.
+    database: RwLock<Option<Database>>,
+    /// Chunks that a failed transaction may have left in the file.
+    unconfirmed: Mutex<Vec<Sequence>>,
+    first_sequence: Sequence,
+    totals: Totals,
+}
+
+/// What the store holds, kept up with each commit.
+#[derive(Debug)]
+struct Totals {
+    records: AtomicU64,
+    failed: AtomicU64,
+    /// Of chunks and failed records, as they lie in the file's pages.
+    bytes: AtomicU64,
+    receipt_bytes: AtomicU64,
+    oldest_stored_at: AtomicI64,
+}
+
+impl Store {
+    /// Opens the spool in this directory, or makes one there, and locks it against other processes.
+    ///
+    /// # Errors
+    /// Each with what to do.
+    pub fn open(directory: &Path, now: SystemTime) -> Result<Self, OpenError> {
+        open::open(directory, now)
+    }
+
+    /// Where this start's sequences begin: above all that an earlier start gave.
+    pub fn first_sequence(&self) -> Sequence {
+        self.first_sequence
+    }
+
+    /// How many records wait to be sent.
+    pub fn records(&self) -> u64 {
+        self.totals.records.load(Acquire)
+    }
+
+    /// How many records were refused for ever and wait for the operator.
+    pub fn failed_records(&self) -> u64 {
+        self.totals.failed.load(Acquire)
+    }
+
+    /// Bytes of the file that records take, those that wait and those that failed: what `SPOOL_MAX_BYTES` limits.
+    pub fn bytes(&self) -> u64 {
+        self.totals.bytes.load(Acquire)
+    }
+
+    /// Bytes of the file that receipts take: what `RECEIPT_MAX_BYTES` limits.
+    pub fn receipt_bytes(&self) -> u64 {
+        self.totals.receipt_bytes.load(Acquire)
+    }
+
+    /// When the oldest chunk was stored, in milliseconds since the Unix epoch; None where there is none.
+    pub fn oldest_stored_at(&self) -> Option<i64> {
+        Some(self.totals.oldest_stored_at.load(Acquire)).filter(|&at| at != NONE)
+    }
+
+    /// The size of the file, free pages and receipts in it; 0 where it can't be told.
+    pub fn file_bytes(&self) -> u64 {
+        self.directory.join(open::FILE).metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unconfirmed(&self) -> MutexGuard<'_, Vec<Sequence>> {
+        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives free pages back to the file system, where records no longer need them. Nobody reads meanwhile.
+    pub(super) fn shrink(&self) {
+        /// Below this it is not worth the while.
+        const WORTH: u64 = 64 << 20;
+        if self.file_bytes() < WORTH + 2 * (self.bytes() + self.receipt_bytes()) {
+            return;
+        }
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(error)) = database.as_mut().map(Database::compact) {
+            tracing::warn!(%error, "the spool's file could not be made smaller");
+        }
+    }
+}
+
+impl Totals {
+    fn set(&self, Self { records, failed, bytes, receipt_bytes, oldest_stored_at }: Self) {
+        self.records.store(records.into_inner(), Release);
+        self.failed.store(failed.into_inner(), Release);
+        self.bytes.store(bytes.into_inner(), Release);
+        self.receipt_bytes.store(receipt_bytes.into_inner(), Release);
+        self.oldest_stored_at.store(oldest_stored_at.into_inner(), Release);
+    }
+}
+
+/// Bytes of the file that a value takes: redb gives a large one pages of its own, as many as the next power of two.
+fn footprint(value: usize) -> u64 {
+    const PAGE: usize = 4096;
+    /// The key and what a page says of itself.
+    const OVERHEAD: usize = 32;
+    let needed = value + OVERHEAD;
+    (if needed <= PAGE { needed } else { needed.next_power_of_two() }) as u64
+}

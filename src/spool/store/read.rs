@@ -1,0 +1,197 @@
+//! Looking into the store. Each call is one transaction of its own, which sees one state.
+
+use super::{
+    super::{
+        codec::{Chunk, Corrupt, Decoder, Encoded, FORMAT, append, index, take, unframed},
+        results::{self, Resolved},
+    },
+    FAILED, RECEIPTS, RECORDS, ReadError, Store,
+    error::unread,
+};
+use crate::produce::{InstanceId, Record, Sequence};
+use bytes::Bytes;
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use serde::{Deserialize, Serialize};
+
+/// What the store knows of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It waits to be sent.
+    Pending,
+    Resolved(Resolved),
+    /// It was refused for ever, and waits for the operator.
+    Failed {
+        error: String,
+        reason: String,
+    },
+    /// It never was here, or is forgotten.
+    Unknown,
+}
+
+/// A record that was refused for ever, and why.
+#[derive(Debug, Clone)]
+pub struct FailedRecord {
+    pub sequence: Sequence,
+    pub record: Record,
+    /// The error's tag, as clients see it.
+    pub error: String,
+    pub reason: String,
+    /// Milliseconds since the Unix epoch.
+    pub failed_at: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct FailedHead<'a> {
+    pub format: u8,
+    pub failed_at: i64,
+    pub error: &'a str,
+    pub reason: &'a str,
+}
+
+impl Store {
+    /// Chunks from the one on whose key is `cursor` or the next above, in order: as many as have `max_bytes`
+    /// together, but one at least, where there is one.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn chunks_from(
+        &self,
+        cursor: Sequence,
+        max_bytes: usize,
+    ) -> Result<Vec<(Sequence, Bytes)>, ReadError> {
+        self.read(|transaction| {
+            let (mut chunks, mut bytes) = (Vec::new(), 0);
+            for entry in transaction.open_table(RECORDS)?.range(cursor.0..)? {
+                let (key, value) = entry?;
+                let value = value.value();
+                bytes += value.len();
+                if bytes > max_bytes && !chunks.is_empty() {
+                    break;
+                }
+                chunks.push((Sequence(key.value()), Bytes::copy_from_slice(value)));
+            }
+            Ok(Ok(chunks))
+        })
+    }
+
+    /// The chunk that holds this record still.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn chunk(&self, sequence: Sequence) -> Result<Option<(Sequence, Bytes)>, ReadError> {
+        self.read(|transaction| {
+            let found = pending(transaction, sequence)?;
+            Ok(found.map(|found| found.map(|chunk| (chunk.0.first(), chunk.1))))
+        })
+    }
+
+    /// What became of this record.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn find(&self, sequence: Sequence) -> Result<Found, ReadError> {
+        self.read(|transaction| {
+            if let Some(row) = transaction.open_table(FAILED)?.get(sequence.0)? {
+                return Ok(take::<FailedHead>(row.value()).map(|(head, _)| Found::Failed {
+                    error: head.error.to_owned(),
+                    reason: head.reason.to_owned(),
+                }));
+            }
+            let receipts = transaction.open_table(RECEIPTS)?;
+            if let Some(entry) = receipts.range(..=sequence.0)?.next_back() {
+                let (key, row) = entry?;
+                // a row says only what its own chunk had
+                let found = match index(Sequence(key.value()), u32::MAX, sequence) {
+                    Some(index) => results::find(row.value(), index),
+                    None => Ok(None),
+                };
+                match found {
+                    Ok(Some(resolved)) => return Ok(Ok(Found::Resolved(resolved))),
+                    Ok(None) => {}
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            let found = pending(transaction, sequence)?;
+            Ok(found.map(|found| found.map_or(Found::Unknown, |_| Found::Pending)))
+        })
+    }
+
+    /// The first key of all, and when that chunk was stored, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn oldest(&self) -> Result<Option<(Sequence, i64)>, ReadError> {
+        self.read(|transaction| {
+            let records = transaction.open_table(RECORDS)?;
+            let Some((key, value)) = records.first()? else { return Ok(Ok(None)) };
+            let chunk = Chunk::parse(Sequence(key.value()), Bytes::copy_from_slice(value.value()));
+            Ok(chunk.map(|chunk| Some((chunk.first(), chunk.stored_at()))))
+        })
+    }
+
+    /// Records that failed, `from` this sequence on, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn failed(
+        &self,
+        from: Sequence,
+        limit: usize,
+        instance: &InstanceId,
+    ) -> Result<Vec<FailedRecord>, ReadError> {
+        self.read(|transaction| {
+            let mut records = Vec::new();
+            for entry in transaction.open_table(FAILED)?.range(from.0..)?.take(limit) {
+                let (key, row) = entry?;
+                match decode(Sequence(key.value()), &Bytes::copy_from_slice(row.value()), instance) {
+                    Ok(record) => records.push(record),
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            Ok(Ok(records))
+        })
+    }
+
+    fn read<T>(
+        &self,
+        look: impl FnOnce(&ReadTransaction) -> Result<Result<T, Corrupt>, redb::Error>,
+    ) -> Result<T, ReadError> {
+        let database = self.database();
+        let closed = || ReadError("its disk failed; the next write opens it anew".into());
+        let transaction = database.as_ref().ok_or_else(closed)?.begin_read().map_err(unread)?;
+        Ok(look(&transaction).map_err(unread)??)
+    }
+}
+
+/// The chunk that holds this record still, and its value.
+fn pending(
+    transaction: &ReadTransaction,
+    sequence: Sequence,
+) -> Result<Result<Option<(Chunk, Bytes)>, Corrupt>, redb::Error> {
+    let records = transaction.open_table(RECORDS)?;
+    let Some(entry) = records.range(..=sequence.0)?.next_back() else { return Ok(Ok(None)) };
+    let (key, value) = entry?;
+    let value = Bytes::copy_from_slice(value.value());
+    let chunk = Chunk::parse(Sequence(key.value()), value.clone());
+    Ok(chunk.map(|chunk| chunk.contains(sequence).then_some((chunk, value))))
+}
+
+/// The row of a failed record.
+pub(super) fn encode(record: &Record, error: &str, reason: &str, failed_at: i64) -> Vec<u8> {
+    let mut row = Vec::new();
+    append(&FailedHead { format: FORMAT, failed_at, error, reason }, &mut row);
+    let mut encoded = Encoded::default();
+    encoded.push(record);
+    encoded.records().for_each(|record| row.extend_from_slice(record));
+    row
+}
+
+fn decode(sequence: Sequence, row: &Bytes, instance: &InstanceId) -> Result<FailedRecord, Corrupt> {
+    let (head, rest): (FailedHead, _) = take(row)?;
+    if head.format != FORMAT {
+        return Err(Corrupt(format!("format {} of a failed record", head.format)));
+    }
+    let record = Decoder::new(instance).record(sequence, row, unframed(rest)?)?;
+    let (error, reason, failed_at) = (head.error.to_owned(), head.reason.to_owned(), head.failed_at);
+    Ok(FailedRecord { sequence, record, error, reason, failed_at })
+}

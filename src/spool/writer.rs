@@ -1,0 +1,484 @@
+//! The one thread that writes to the store: what was asked for while an fsync ran is committed together by the next.
+
+use super::{
+    codec::{self, Encoded},
+    results::Resolution,
+    store::{Change, CommitError, Failure, Receipts, Shortage, Store},
+};
+use crate::{lifecycle::supervisor::Alarm, produce::Sequence};
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU64,
+            Ordering::{AcqRel, Acquire},
+        },
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::sync::{Notify, oneshot};
+
+/// A chunk has at most so many bytes of records, or one record: with its head it fills pages of the file, whose sizes
+/// are powers of two.
+const CHUNK: usize = (64 << 10) - 128;
+/// So many bytes of records are committed at once, or those of one request.
+const GROUP: usize = 8 << 20;
+/// So long may what is only finished wait for company. Nobody waits for it but the replay.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often old receipts are looked for.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What the writer holds to.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// `SPOOL_MAX_BYTES`
+    pub max_bytes: u64,
+    /// `RECEIPT_MAX_BYTES`
+    pub receipt_max_bytes: u64,
+    /// `RECEIPT_TTL`
+    pub receipt_ttl: Duration,
+}
+
+/// One commit that took records in, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    pub records: u64,
+    pub bytes: u64,
+    /// What the transaction took, its fsync included.
+    pub took: Duration,
+}
+
+/// What the replay is done with, in one transaction.
+#[derive(Debug, Default, Clone)]
+pub struct Finished {
+    /// Chunks all of whose records are resolved.
+    pub removed: Vec<Sequence>,
+    /// Chunks with what is left in them (`Chunk::keeping`).
+    pub rewritten: Vec<(Sequence, Vec<u8>)>,
+    /// What became of records.
+    pub resolved: Vec<Resolution>,
+    /// Records that are refused for ever, without a dead letter.
+    pub failed: Vec<Failure>,
+    /// Failed records that are dropped, or kept as chunks of their own again by `kept`.
+    pub unfailed: Vec<Sequence>,
+    /// Records that wait again, each as a chunk of its own.
+    pub kept: Vec<(Sequence, Encoded)>,
+}
+
+/// The spool, to write to. Dropping it ends the thread, after what was asked for.
+pub struct Writer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    store: Arc<Store>,
+    /// The instance's next sequence.
+    sequences: Arc<AtomicU64>,
+    settings: Settings,
+    queue: Mutex<Queue>,
+    /// Something was queued.
+    asked: Condvar,
+    /// Bytes of records that are queued or under way.
+    reserved: AtomicU64,
+    stored: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Bounded by the callers: a request waits for its one job, and the replay for its few.
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+enum Job {
+    Store { records: Encoded, answer: oneshot::Sender<Result<Sequence, CommitError>> },
+    Keep { records: Vec<(Sequence, Encoded)>, size: u64, answer: Answer },
+    Finish { finished: Finished, answer: Answer },
+}
+
+type Answer = oneshot::Sender<Result<(), CommitError>>;
+
+/// What is told of each commit that took records in.
+pub type OnCommit = Box<dyn Fn(Committed) + Send>;
+
+impl Writer {
+    /// Starts the thread. `sequences` is the counter from which all of the instance's records have their names; it
+    /// begins at [`Store::first_sequence`].
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start(
+        store: Arc<Store>,
+        sequences: Arc<AtomicU64>,
+        settings: Settings,
+        on_commit: OnCommit,
+        alarm: &Alarm,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            store,
+            sequences,
+            settings,
+            queue: Mutex::default(),
+            asked: Condvar::new(),
+            reserved: AtomicU64::new(0),
+            stored: Notify::new(),
+        });
+        let (writer, watch) = (Arc::clone(&shared), alarm.watch("the spool-writer thread"));
+        let thread = thread::Builder::new().name("spool-writer".into()).spawn(move || {
+            writer.run(&on_commit);
+            watch.finished();
+        })?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Stores records that were not attempted, in their order, under new contiguous sequences. Resolves to the first
+    /// of them when the disk has them. It is asked for at once, and done also where the future is dropped.
+    ///
+    /// # Errors
+    /// None of them is stored.
+    pub fn store(
+        &self,
+        records: Encoded,
+    ) -> impl Future<Output = Result<Sequence, CommitError>> + Send + use<> {
+        let reserved = self.shared.reserve(records.size() as u64);
+        let answer = reserved.map(|()| self.ask(|answer| Job::Store { records, answer }));
+        async move { answered(answer?).await }
+    }
+
+    /// Stores records that were attempted, under their own sequences. Resolves when the disk has them; it is done also
+    /// where the future is dropped.
+    ///
+    /// # Errors
+    /// None of them is stored.
+    pub fn keep(
+        &self,
+        records: Vec<(Sequence, Encoded)>,
+    ) -> impl Future<Output = Result<(), CommitError>> + Send + use<> {
+        let size = records.iter().map(|(_, record)| record.size() as u64).sum();
+        let reserved = self.shared.reserve(size);
+        let answer = reserved.map(|()| self.ask(|answer| Job::Keep { records, size, answer }));
+        async move { answered(answer?).await }
+    }
+
+    /// Writes what became of records. Resolves when the disk has it; it is done also where the future is dropped.
+    ///
+    /// # Errors
+    /// Nothing of it is written. To ask again with the same does no harm.
+    pub fn finish(&self, finished: Finished) -> impl Future<Output = Result<(), CommitError>> + Send + use<> {
+        answered(self.ask(|answer| Job::Finish { finished, answer }))
+    }
+
+    /// Told after each commit that took records in: for one waiter, who then looks at the store.
+    pub fn stored(&self) -> &Notify {
+        &self.shared.stored
+    }
+
+    /// Bytes that count towards `SPOOL_MAX_BYTES`, those that are under way included.
+    pub fn bytes(&self) -> u64 {
+        self.shared.store.bytes() + self.shared.reserved.load(Acquire)
+    }
+
+    /// Ends the thread, after what was asked for, and waits for its end. What is asked for later is refused.
+    pub fn close(&self) {
+        self.shared.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // a panic has raised the alarm
+            let _ = thread.join();
+        }
+    }
+
+    fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> oneshot::Receiver<T> {
+        let (answer, answered) = oneshot::channel();
+        let mut queue = self.shared.queue();
+        // dropped, the job answers that the writer has ended, and gives back what it had reserved
+        if queue.closed {
+            drop(queue);
+            self.shared.release(&job(answer));
+        } else {
+            queue.jobs.push_back(job(answer));
+            drop(queue);
+            self.shared.asked.notify_one();
+        }
+        answered
+    }
+}
+
+async fn answered<T>(answer: oneshot::Receiver<Result<T, CommitError>>) -> Result<T, CommitError> {
+    answer.await.unwrap_or_else(|_| Err(CommitError::Io("the service is stopping".into())))
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("settings", &self.shared.settings).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.queue().closed = true;
+        self.asked.notify_one();
+    }
+
+    fn reserve(&self, size: u64) -> Result<(), CommitError> {
+        let max_bytes = self.settings.max_bytes;
+        let reserved = self.reserved.fetch_add(size, AcqRel) + size;
+        if self.store.bytes().saturating_add(reserved) > max_bytes {
+            self.reserved.fetch_sub(size, AcqRel);
+            return Err(CommitError::Full(Shortage::MaxBytes { max_bytes }));
+        }
+        Ok(())
+    }
+
+    /// What a job had reserved is in the store now, or never will be.
+    fn release(&self, job: &Job) {
+        self.reserved.fetch_sub(job.size(), AcqRel);
+    }
+
+    fn run(&self, on_commit: &OnCommit) {
+        let mut looked = Instant::now();
+        while let Some(jobs) = self.gather() {
+            let look = looked.elapsed() >= LOOK;
+            if look {
+                looked = Instant::now();
+            }
+            self.commit(jobs, look, on_commit);
+        }
+    }
+
+    /// What is to be committed next; None when the writer is closed and all is done. Nothing in it is for receipts
+    /// that may be too old.
+    fn gather(&self) -> Option<Vec<Job>> {
+        let mut queue = self.queue();
+        let mut gathering: Option<Instant> = None;
+        loop {
+            let wait = if queue.jobs.is_empty() {
+                if queue.closed {
+                    return None;
+                }
+                LOOK
+            } else if queue.closed || queue.jobs.iter().any(Job::takes_in) {
+                break;
+            } else {
+                let since = *gathering.get_or_insert_with(Instant::now);
+                let left = GATHER.saturating_sub(since.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                left
+            };
+            let (woken, timeout) =
+                self.asked.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
+            queue = woken;
+            if timeout.timed_out() && queue.jobs.is_empty() {
+                return Some(Vec::new());
+            }
+        }
+        let mut size = 0;
+        let fits = queue.jobs.iter().take_while(|job| {
+            let first = size == 0;
+            size += job.size() as usize;
+            first || size <= GROUP
+        });
+        let count = fits.count();
+        Some(queue.jobs.drain(..count).collect())
+    }
+
+    fn commit(&self, jobs: Vec<Job>, look: bool, on_commit: &OnCommit) {
+        let group = Group::of(jobs, &self.sequences, self.receipts(look));
+        if group.is_empty() && !look {
+            return;
+        }
+        let started = Instant::now();
+        let Group { taking, finishing, mut change, records, bytes } = group;
+        let mut taken = self.store.commit(&change);
+        let mut finished = taken.clone();
+        if taken.is_err() && !finishing.is_empty() && !taking.is_empty() {
+            // what only gives room is not to fail with what needs it
+            change.insert.clear();
+            finished = self.store.commit(&change);
+        } else if taking.is_empty() {
+            taken = Ok(());
+        }
+        if taken.is_ok() && records > 0 {
+            on_commit(Committed { records, bytes, took: started.elapsed() });
+        }
+        for (job, first) in taking {
+            self.release(&job);
+            job.answer(taken.clone().map(|()| first));
+        }
+        for job in finishing {
+            job.answer(finished.clone().map(|()| Sequence(0)));
+        }
+        if taken.is_ok() && records > 0 {
+            self.stored.notify_one();
+        }
+        if self.store.records() == 0 && self.store.failed_records() == 0 {
+            self.store.shrink();
+        }
+    }
+
+    fn receipts(&self, look: bool) -> Receipts {
+        let ttl = i64::try_from(self.settings.receipt_ttl.as_millis()).unwrap_or(i64::MAX);
+        let resolved_before = look.then(|| now().saturating_sub(ttl));
+        Receipts { max_bytes: self.settings.receipt_max_bytes, resolved_before }
+    }
+}
+
+impl Job {
+    /// Bytes that it has reserved.
+    fn size(&self) -> u64 {
+        match self {
+            Self::Store { records, .. } => records.size() as u64,
+            Self::Keep { size, .. } => *size,
+            Self::Finish { .. } => 0,
+        }
+    }
+
+    fn takes_in(&self) -> bool {
+        !matches!(self, Self::Finish { .. })
+    }
+
+    /// Nobody may be waiting any more.
+    fn answer(self, result: Result<Sequence, CommitError>) {
+        match self {
+            Self::Store { answer, .. } => {
+                let _ = answer.send(result);
+            }
+            Self::Keep { answer, .. } | Self::Finish { answer, .. } => {
+                let _ = answer.send(result.map(|_| ()));
+            }
+        }
+    }
+}
+
+/// Jobs that are committed together.
+struct Group {
+    /// Those with new records, and the first sequence of each.
+    taking: Vec<(Job, Sequence)>,
+    finishing: Vec<Job>,
+    change: Change,
+    records: u64,
+    bytes: u64,
+}
+
+impl Group {
+    fn of(jobs: Vec<Job>, sequences: &AtomicU64, receipts: Receipts) -> Self {
+        let change = Change { receipts, ..Change::default() };
+        let mut group = Self { taking: Vec::new(), finishing: Vec::new(), change, records: 0, bytes: 0 };
+        let new =
+            jobs.iter().map(|job| if let Job::Store { records, .. } = job { records.count() } else { 0 });
+        let new = new.map(u64::from).sum();
+        let mut chunks = Chunks::from(Sequence(sequences.fetch_add(new, AcqRel)), now());
+        for job in jobs {
+            group.bytes += job.size();
+            match job {
+                Job::Store { ref records, .. } => {
+                    group.records += u64::from(records.count());
+                    let first = chunks.next();
+                    records.records().for_each(|record| chunks.push(record));
+                    group.taking.push((job, first));
+                }
+                Job::Keep { ref records, .. } => {
+                    group.records += records.len() as u64;
+                    group.change.insert.extend(alone(records, chunks.stored_at));
+                    group.taking.push((job, Sequence(0)));
+                }
+                Job::Finish { finished, answer } => {
+                    let finished = group.finish(finished, chunks.stored_at);
+                    group.finishing.push(Job::Finish { finished, answer });
+                }
+            }
+        }
+        group.change.insert.extend(chunks.finish());
+        group
+    }
+
+    fn finish(&mut self, mut finished: Finished, stored_at: i64) -> Finished {
+        self.change.remove.append(&mut finished.removed);
+        self.change.replace.append(&mut finished.rewritten);
+        // what waits again had its place in the store before
+        self.change.replace.extend(alone(&finished.kept, stored_at));
+        self.change.resolved.append(&mut finished.resolved);
+        self.change.fail.append(&mut finished.failed);
+        self.change.unfail.append(&mut finished.unfailed);
+        finished
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taking.is_empty() && self.finishing.is_empty()
+    }
+}
+
+/// Each record as a chunk of its own.
+fn alone(records: &[(Sequence, Encoded)], stored_at: i64) -> impl Iterator<Item = (Sequence, Vec<u8>)> {
+    records.iter().flat_map(move |(sequence, encoded)| {
+        let chunks = encoded.records().map(move |record| codec::chunk(stored_at, 1, record));
+        // one record, as the sequence names one
+        chunks.take(1).map(|chunk| (*sequence, chunk))
+    })
+}
+
+/// Puts records into chunks, in order.
+struct Chunks {
+    stored_at: i64,
+    first: Sequence,
+    count: u32,
+    records: Vec<u8>,
+    full: Vec<(Sequence, Vec<u8>)>,
+}
+
+impl Chunks {
+    fn from(first: Sequence, stored_at: i64) -> Self {
+        Self { stored_at, first, count: 0, records: Vec::new(), full: Vec::new() }
+    }
+
+    /// The sequence of the record that is pushed next.
+    fn next(&self) -> Sequence {
+        Sequence(self.first.0 + u64::from(self.count))
+    }
+
+    fn push(&mut self, record: &[u8]) {
+        if self.records.len() + record.len() > CHUNK {
+            self.close();
+        }
+        self.records.extend_from_slice(record);
+        self.count += 1;
+    }
+
+    fn close(&mut self) {
+        if self.count > 0 {
+            self.full.push((self.first, codec::chunk(self.stored_at, self.count, &self.records)));
+            self.first = self.next();
+            self.count = 0;
+            self.records.clear();
+        }
+    }
+
+    fn finish(mut self) -> Vec<(Sequence, Vec<u8>)> {
+        self.close();
+        self.full
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
