@@ -154,6 +154,7 @@ async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
         limits: config.limits.clone(),
         records: config.records.clone(),
         topics: config.topics.clone(),
+        instance: config.instance_id.clone(),
         client_id: config.kafka.client_id.clone(),
         brokers: config.kafka.brokers.clone(),
         embedded: embedded.is_some(),

@@ -165,6 +165,7 @@ fn service(config: &mut Config, supervisor: &mut Supervisor) -> (EmbeddedCluster
         limits: config.limits.clone(),
         records: config.records.clone(),
         topics: config.topics.clone(),
+        instance: config.instance_id.clone(),
         client_id: config.kafka.client_id.clone(),
         brokers: config.kafka.brokers.clone(),
         embedded: true,

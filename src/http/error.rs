@@ -7,14 +7,17 @@ use super::{
 };
 use crate::{
     envelope,
-    produce::{self, Outcome, TopicName, duration_text},
+    produce::{self, InstanceId, Outcome, TopicName, duration_text},
 };
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use tracing::Level;
 
-/// Seconds until a retry makes sense, for 429 and 503.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// Seconds until a retry makes sense, for 429 and 503, and for a receipt that is pending.
+pub const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Who to ask for a receipt instead.
+const RECEIPT_INSTANCE: HeaderName = HeaderName::from_static("receipt-instance");
 
 /// Why a request is answered with a problem.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,16 @@ pub enum ApiError {
         duration_text(MAX_WAIT)
     )]
     InvalidWait,
+    #[error(
+        "this is no receipt: one is the name of an instance, a hyphen and 16 of the characters 0-9 and a-f, as the \
+         answer to the record had it"
+    )]
+    InvalidReceipt,
+    #[error("the receipt is of instance '{instance}', and this is instance '{here}'; ask that one")]
+    WrongInstance { instance: InstanceId, here: InstanceId },
+    /// The text says why.
+    #[error("nothing is known of this receipt: {0}")]
+    UnknownReceipt(&'static str),
     #[error("nothing is served at this path; GET / lists the endpoints")]
     NotFound,
     #[error("this path does not take this method; the Allow header lists those that it takes")]
@@ -94,6 +107,9 @@ impl ApiError {
             Self::UnreadableBody(_) => request("invalid_body", StatusCode::BAD_REQUEST),
             Self::InvalidPrefer(_) => request("invalid_prefer", StatusCode::BAD_REQUEST),
             Self::InvalidWait => request("invalid_wait", StatusCode::BAD_REQUEST),
+            Self::InvalidReceipt => request("invalid_receipt", StatusCode::BAD_REQUEST),
+            Self::WrongInstance { .. } => request("wrong_instance", StatusCode::MISDIRECTED_REQUEST),
+            Self::UnknownReceipt(_) => request("unknown_receipt", StatusCode::NOT_FOUND),
             Self::MalformedHead => request("bad_request", StatusCode::BAD_REQUEST),
             Self::HeadTooLarge => request("head_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),
@@ -145,17 +161,28 @@ impl ApiError {
     fn outcome(&self) -> Outcome {
         match self.blame() {
             Blame::Produce(error) => error.outcome(),
+            // the record was accepted: what was asked in vain is only what became of it
+            Blame::Request { .. } if self.is_about_receipt() => Outcome::Unknown,
             Blame::Request { .. } => Outcome::NotWritten,
             // nobody knows how far a request came that met a bug
             Blame::Service => Outcome::Unknown,
         }
     }
 
+    fn is_about_receipt(&self) -> bool {
+        matches!(
+            self,
+            Self::InvalidWait | Self::InvalidReceipt | Self::WrongInstance { .. } | Self::UnknownReceipt(_)
+        )
+    }
+
     fn is_retriable(&self) -> bool {
         match self.blame() {
             Blame::Produce(error) => error.is_retriable(),
-            // the same bytes may come faster
-            Blame::Request { status, .. } => status == StatusCode::REQUEST_TIMEOUT,
+            // the same bytes may come faster, or to another instance
+            Blame::Request { status, .. } => {
+                matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::MISDIRECTED_REQUEST)
+            }
             Blame::Service => true,
         }
     }
@@ -211,6 +238,11 @@ impl IntoResponse for ApiError {
         let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE))];
         let mut response = (self.status(), content_type, self.problem().to_json()).into_response();
         set_retry_after(&mut response);
+        if let Self::WrongInstance { instance, .. } = &self
+            && let Ok(name) = HeaderValue::from_str(instance.as_str())
+        {
+            response.headers_mut().insert(RECEIPT_INSTANCE, name);
+        }
         response.extensions_mut().insert(Failure {
             level: self.level(),
             error: self.tag(),

@@ -18,7 +18,7 @@ mod state;
 mod testing;
 mod topic_faults;
 
-pub use answer::{BatchAnswer, Failed, Sent};
+pub use answer::{BatchAnswer, Failed, Sent, Stored};
 pub use error::ApiError;
 pub use extract::{MAX_WAIT, Prefer, wait_of};
 pub use problem::Problem;
@@ -30,7 +30,7 @@ use axum::{
     Router,
     routing::{MethodRouter, get, post},
 };
-use routes::{batch, docs, fixed, health, index, metrics, produce, ready, unmatched};
+use routes::{batch, docs, fixed, health, index, metrics, produce, ready, receipts, unmatched};
 
 /// Every route. Methods and paths that are not here answer 405 and 404 in the same shape as all errors.
 fn router(state: AppState) -> Router {
@@ -43,6 +43,7 @@ fn router(state: AppState) -> Router {
     let routes = with_trailing_slash(routes, route::HEALTH_KAFKA, get(health::kafka));
     let routes = with_trailing_slash(routes, route::READY, get(ready::show));
     let routes = with_trailing_slash(routes, route::OPENAPI, get(docs::openapi));
+    let routes = with_trailing_slash(routes, route::RECEIPT, get(receipts::show));
     let routes = with_trailing_slash(routes, route::LOGS, post(fixed::logs));
     let routes = with_trailing_slash(routes, route::METRICS, get(metrics::show).post(fixed::metrics));
     let routes = with_trailing_slash(routes, route::EVENTS, post(fixed::events));

@@ -4,17 +4,18 @@
 
 use super::{
     Problem,
-    routes::{batch, docs, fixed, health, index, metrics, produce, ready},
+    answer::{BatchAnswer, RecordAnswer},
+    routes::{batch, docs, fixed, health, index, metrics, produce, ready, receipts},
 };
 use std::collections::BTreeMap;
-use utoipa::{IntoResponses, OpenApi, ToSchema};
+use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "kafka-inlet",
         description = "HTTP in, Kafka out. A 2xx means that the record is in Kafka, acknowledged by all in-sync \
-                       replicas. Every other answer says whether the record was not written, and whether sending \
+                       replicas, or, with DELIVERY=durable, stored on this service's disk until it is. Every other answer says whether the record was not written, and whether sending \
                        it again can help, or whether that is unknown.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
@@ -31,9 +32,13 @@ use utoipa::{IntoResponses, OpenApi, ToSchema};
         fixed::events,
         produce::one,
         batch::many,
+        receipts::show,
     ),
+    // those that only a type of `IntoResponses` names
+    components(schemas(RecordAnswer, BatchAnswer, Problem)),
     tags(
         (name = "produce", description = "Write records"),
+        (name = "receipts", description = "What became of stored records"),
         (name = "probes", description = "Liveness and readiness"),
         (name = "service", description = "About the service itself"),
     )
@@ -137,6 +142,83 @@ pub enum RecordTimestamp {
     Rfc3339(String),
 }
 
+/// What the client would like of the answer.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes a header")]
+pub struct Preferences {
+    /// `respond-async`: store the record and answer; `wait=SECONDS`: store it if Kafka has not taken it by then (RFC
+    /// 7240). Without DELIVERY=durable both are ignored.
+    #[param(rename = "Prefer", required = false, example = "respond-async, wait=2")]
+    prefer: String,
+}
+
+/// How one record can be accepted.
+#[derive(IntoResponses)]
+pub enum RecordAccepted {
+    /// The record is in Kafka; or, with DELIVERY=durable, stored
+    #[response(
+        status = 202,
+        headers(
+            ("Location" = String, description = "Where to ask for the outcome of a stored record"),
+            ("Preference-Applied" = String, description = "`respond-async`, where the record was stored for that"),
+        )
+    )]
+    Accepted(RecordAnswer),
+}
+
+/// How a batch can be accepted.
+#[derive(IntoResponses)]
+pub enum BatchAccepted {
+    /// All records are in Kafka; or, with DELIVERY=durable, stored
+    #[response(
+        status = 202,
+        headers(
+            ("Preference-Applied" = String, description = "`respond-async`, where a record was stored for that"),
+        )
+    )]
+    All(BatchAnswer),
+    /// Some records are in Kafka or stored; where none is, the status is that of the failures
+    #[response(
+        status = 207,
+        headers(
+            ("Preference-Applied" = String, description = "`respond-async`, where a record was stored for that"),
+        )
+    )]
+    Some(BatchAnswer),
+}
+
+/// How long to wait for the outcome.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes a query")]
+pub struct ReceiptWait {
+    /// With unit, at most a minute: the answer is held back until the record is written or failed. Absent: not at all.
+    #[param(required = false, example = "10s")]
+    wait: String,
+}
+
+/// Why a receipt may not be told; says nothing of the record.
+#[derive(IntoResponses)]
+pub enum ReceiptFailures {
+    /// invalid_receipt, invalid_wait
+    #[response(status = 400, content_type = "application/problem+json")]
+    BadRequest(Problem),
+    /// unknown_receipt: the record was never stored, or what became of it was forgotten
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(Problem),
+    /// wrong_instance: the receipt is of another instance
+    #[response(
+        status = 421,
+        content_type = "application/problem+json",
+        headers(("receipt-instance" = String, description = "That instance's name"))
+    )]
+    Misdirected(Problem),
+    /// internal, a bug or a disk that cannot be read
+    #[response(status = 500, content_type = "application/problem+json")]
+    Internal(Problem),
+}
+
 /// How producing can fail. `error` names the fault, `outcome` says whether the record may be in Kafka.
 #[derive(IntoResponses)]
 pub enum ProduceFailures {
@@ -165,7 +247,7 @@ pub enum ProduceFailures {
     /// internal, a bug: unknown
     #[response(status = 500, content_type = "application/problem+json")]
     Internal(Problem),
-    /// not_ready, overloaded, broker_unavailable, topic_missing: not written, see `Retry-After`
+    /// not_ready, overloaded, broker_unavailable, topic_missing, spool_full: not written, see `Retry-After`
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
     /// delivery_timeout: unknown, a resend may duplicate the record
@@ -179,5 +261,16 @@ mod tests {
     #[test]
     fn the_contract_is_the_reviewed_one() {
         insta::assert_json_snapshot!(super::document());
+    }
+
+    #[test]
+    fn every_schema_that_is_named_is_described() {
+        let document = serde_json::to_value(super::document()).unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let text = document.to_string();
+        for (at, prefix) in text.match_indices("\"#/components/schemas/") {
+            let name = text[at + prefix.len()..].split('"').next().unwrap();
+            assert!(schemas.contains_key(name), "{name}");
+        }
     }
 }

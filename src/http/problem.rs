@@ -24,7 +24,8 @@ pub struct Problem {
     pub detail: String,
     /// The error's stable name.
     pub error: &'static str,
-    /// `not_written`: nothing of the request is in Kafka. `unknown`: it may be, and a resend may duplicate it.
+    /// `not_written`: nothing of the request is in Kafka. `unknown`: it may be, and a resend may duplicate it. Of a
+    /// receipt: what became of its record is not known here.
     #[schema(pattern = "^(not_written|unknown)$")]
     pub outcome: &'static str,
     /// The same bytes may succeed later.

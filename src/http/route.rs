@@ -1,5 +1,7 @@
 //! The paths that are served, which are also the `route` labels of the metrics.
 
+use crate::produce::ReceiptId;
+
 pub const INDEX: &str = "/";
 pub const DOCS: &str = "/docs";
 pub const DOCS_FILE: &str = "/docs/{*file}";
@@ -12,6 +14,8 @@ pub const METRICS: &str = "/metrics";
 pub const EVENTS: &str = "/events";
 pub const PRODUCE: &str = "/produce";
 pub const PRODUCE_BATCH: &str = "/produce/batch";
+const RECEIPTS: &str = "/receipts/";
+pub const RECEIPT: &str = "/receipts/{id}";
 /// The label of paths that nothing is served at.
 const UNMATCHED: &str = "unmatched";
 
@@ -22,6 +26,7 @@ const LABELS: [&str; Route::COUNT] = [
     METRICS,
     PRODUCE,
     PRODUCE_BATCH,
+    RECEIPT,
     READY,
     HEALTH,
     HEALTH_KAFKA,
@@ -37,7 +42,7 @@ const LABELS: [&str; Route::COUNT] = [
 pub struct Route(usize);
 
 impl Route {
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
 
     /// The same answer as the router's, known without asking it. One trailing slash is accepted.
     pub fn of(path: &str) -> Self {
@@ -46,6 +51,7 @@ impl Route {
         let label = match exact {
             Some(index) => return Self(index),
             None if path.strip_prefix(DOCS).is_some_and(|rest| rest.starts_with('/')) => DOCS_FILE,
+            None if without_slash.strip_prefix(RECEIPTS).is_some_and(|id| !id.contains('/')) => RECEIPT,
             None => UNMATCHED,
         };
         Self(LABELS.iter().position(|&other| other == label).unwrap_or_default())
@@ -59,6 +65,11 @@ impl Route {
     pub fn index(self) -> usize {
         self.0
     }
+}
+
+/// Where a stored record can be asked for.
+pub fn receipt(id: &ReceiptId) -> String {
+    format!("{RECEIPTS}{id}")
 }
 
 #[cfg(test)]
@@ -77,6 +88,16 @@ mod tests {
     fn the_files_of_the_documentation_are_one_route() {
         assert_eq!(Route::of("/docs/index.css").label(), DOCS_FILE);
         assert_eq!(Route::of("/docs/a/b/").label(), DOCS_FILE);
+    }
+
+    #[test]
+    fn all_receipts_are_one_route() {
+        for path in ["/receipts/a-1", "/receipts/a-1/", "/receipts/%2F", "/receipts//"] {
+            assert_eq!(Route::of(path).label(), RECEIPT, "{path}");
+        }
+        for path in ["/receipts", "/receipts/", "/receipts/a/b", "/receipts/a//"] {
+            assert_eq!(Route::of(path).label(), UNMATCHED, "{path}");
+        }
     }
 
     #[test]

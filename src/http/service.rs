@@ -187,6 +187,11 @@ mod tests {
             "//",
             "/logs//",
             "/Logs",
+            "/receipts/",
+            "/receipts//",
+            "/receipts/a/b",
+            "/receipts/a//",
+            "/receipts/a/",
         ]) {
             let is_unmatched = Route::of(path).label() == "unmatched";
             let found = app.get(path).await.status != 404;

@@ -5,7 +5,7 @@ use crate::{
     config,
     http::extract::RequestContext,
     lifecycle::readiness::Readiness,
-    produce::{self, Arrival, Budget, Pipeline},
+    produce::{self, Arrival, Budget, InstanceId, Pipeline},
     telemetry::metrics::Metrics,
 };
 use std::{ops::Deref, sync::Arc};
@@ -19,6 +19,8 @@ pub struct Parts {
     pub limits: config::Limits,
     pub records: config::Records,
     pub topics: config::Topics,
+    /// Names this service among others, in receipts.
+    pub instance: InstanceId,
     /// Kafka's `client.id`, also the `source` of enriched messages.
     pub client_id: String,
     /// The bootstrap addresses, as they are configured.

@@ -4,7 +4,10 @@ use super::{AppState, Parts, Service};
 use crate::{
     config,
     lifecycle::readiness::Readiness,
-    produce::{Budget, Pipeline, Settings, fake::FakeProducer},
+    produce::{
+        Budget, InstanceId, Pipeline, Settings,
+        fake::{FakeProducer, FakeSpool},
+    },
     telemetry::metrics::Metrics,
 };
 use axum::{body::Body, extract::Request};
@@ -18,6 +21,8 @@ const TOPICS: [&str; 4] = ["rtmh.logs", "rtmh.metrics", "rtmh.events", "orders"]
 
 pub struct App {
     pub producer: Arc<FakeProducer>,
+    /// Where records are stored in durable mode.
+    pub spool: Arc<FakeSpool>,
     pub readiness: Arc<Readiness>,
     pub state: AppState,
     pub service: Service,
@@ -35,7 +40,21 @@ impl App {
         Self::with(|_| {})
     }
 
+    /// As a new one, but in durable mode; its name is `here`.
+    pub fn durable() -> Self {
+        let spool = Arc::new(FakeSpool::default());
+        Self::build(spool.clone(), |pipeline| pipeline.with_spool(spool), |_| {})
+    }
+
     pub fn with(change: impl FnOnce(&mut Parts)) -> Self {
+        Self::build(Arc::default(), |pipeline| pipeline, change)
+    }
+
+    fn build(
+        spool: Arc<FakeSpool>,
+        deliver: impl FnOnce(Pipeline) -> Pipeline,
+        change: impl FnOnce(&mut Parts),
+    ) -> Self {
         let producer = FakeProducer::with_topics(&TOPICS);
         let readiness = Readiness::new();
         readiness.link_up();
@@ -43,20 +62,21 @@ impl App {
         let settings = Settings { delivery_timeout: Duration::from_millis(100), max_record_bytes: 900 };
         let budget = Budget::new(8 << 10);
         let mut parts = Parts {
-            pipeline: Pipeline::new(producer.clone(), budget, metrics.clone(), settings),
+            pipeline: deliver(Pipeline::new(producer.clone(), budget, metrics.clone(), settings)),
             metrics,
             readiness: readiness.clone(),
             http: config::Http::default(),
             limits: config::Limits { max_body_bytes: 1024, max_batch_records: 3, ..Default::default() },
             records: config::Records::default(),
             topics: config::Topics::default(),
+            instance: InstanceId::parse("here").unwrap(),
             client_id: "inlet-test".into(),
             brokers: vec!["localhost:9092".into()],
             embedded: false,
         };
         change(&mut parts);
         let state = AppState::new(parts);
-        Self { producer, readiness, service: Service::new(state.clone()), state }
+        Self { producer, spool, readiness, service: Service::new(state.clone()), state }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

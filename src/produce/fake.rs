@@ -14,6 +14,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::{sync::Notify, time::timeout};
 
 /// A record of now, without key or headers.
 pub fn record(topic: &str) -> Record {
@@ -127,7 +128,7 @@ impl FakeProducer {
     }
 }
 
-/// Keeps what it is given in memory. The lines of records with a key in `waiting` are taken.
+/// Keeps what it is given in memory, where it is pending until it is resolved. The lines of records with a key in `waiting` are taken.
 #[derive(Default)]
 pub struct FakeSpool {
     pub waiting: Mutex<HashSet<Bytes>>,
@@ -136,9 +137,27 @@ pub struct FakeSpool {
     /// In the order in which it was given: the sequence, the record, and whether the producer had it.
     pub stored: Mutex<Vec<(Sequence, Record, bool)>>,
     pub reported: Mutex<Vec<(Sequence, Report)>>,
+    /// Why no receipt can be told.
+    pub unreadable: Mutex<Option<Error>>,
+    /// How often a receipt was asked for.
+    pub asked: AtomicU64,
+    receipts: Mutex<HashMap<Sequence, ReceiptState>>,
+    resolved: Notify,
 }
 
 impl FakeSpool {
+    /// From now on this is what became of the record, and who waits for it learns it.
+    pub fn resolve(&self, sequence: Sequence, state: ReceiptState) {
+        self.receipts.lock().unwrap().insert(sequence, state);
+        self.resolved.notify_waiters();
+    }
+
+    fn state(&self, sequence: Sequence) -> ReceiptState {
+        let told = self.receipts.lock().unwrap().get(&sequence).cloned();
+        let is_stored = || self.stored.lock().unwrap().iter().any(|(stored, ..)| *stored == sequence);
+        told.unwrap_or_else(|| if is_stored() { ReceiptState::Pending } else { ReceiptState::Unknown })
+    }
+
     fn full(&self) -> Result<(), Error> {
         let full = || Error::SpoolFull { reason: "as a test".into() };
         if self.is_full.load(Relaxed) { Err(full()) } else { Ok(()) }
@@ -182,7 +201,23 @@ impl Spool for FakeSpool {
         self.reported.lock().unwrap().push((sequence, report.clone()));
     }
 
-    fn receipt(&self, _: Sequence, _: Duration) -> SpoolFuture<'_, Result<ReceiptState, Error>> {
-        Box::pin(ready(Ok(ReceiptState::Unknown)))
+    fn receipt(
+        &self,
+        sequence: Sequence,
+        patience: Duration,
+    ) -> SpoolFuture<'_, Result<ReceiptState, Error>> {
+        Box::pin(async move {
+            if let Some(error) = self.unreadable.lock().unwrap().clone() {
+                return Err(error);
+            }
+            // it hears of what is resolved from here on
+            let resolved = self.resolved.notified();
+            self.asked.fetch_add(1, Relaxed);
+            if self.state(sequence) == ReceiptState::Pending {
+                // who waits in vain learns that it is pending still
+                let _ = timeout(patience, resolved).await;
+            }
+            Ok(self.state(sequence))
+        })
     }
 }

@@ -214,7 +214,7 @@ mod tests {
         };
         let receipt = (RECEIPT.to_owned(), Some(b"inlet-0-00000000000000ff".to_vec()));
         let replayed = (RECEIPT_REPLAYED.to_owned(), Some(b"true".to_vec()));
-        assert_eq!(written(&with(false)), [receipt.clone()]);
+        assert_eq!(written(&with(false)), std::slice::from_ref(&receipt));
         assert_eq!(written(&with(true)), [receipt, replayed]);
     }
 

@@ -35,7 +35,6 @@ const MAX_FIRST_BUFFER: usize = 1 << 20;
 pub struct ReadBody {
     pub bytes: Bytes,
     /// What the client would like of the answer.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only durable delivery can answer before Kafka does"))]
     pub prefer: Prefer,
     /// Held for its drop.
     pub _permit: Permit,

@@ -1,10 +1,12 @@
 //! `Prefer`: what a client would like and does not insist on (RFC 7240).
 
-use crate::http::ApiError;
-use http::{HeaderMap, HeaderName};
+use crate::{http::ApiError, produce::Accepted};
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 const MALFORMED: ApiError = ApiError::InvalidPrefer("is malformed");
 const VALUE: ApiError = ApiError::InvalidPrefer("gives respond-async a value, and it takes none");
@@ -39,6 +41,23 @@ impl Prefer {
             }
         }
         Ok(Self { respond_async, wait })
+    }
+
+    /// How long the client wants to wait for Kafka before its records are stored; None: as long as the service does.
+    pub fn patience(self) -> Option<Duration> {
+        self.wait.or(self.respond_async.then_some(Duration::ZERO))
+    }
+
+    /// Says that the answer came early as the client preferred it (RFC 7240, section 3), where a record was stored.
+    pub fn say_applied<'a>(
+        self,
+        mut response: Response,
+        accepted: impl IntoIterator<Item = &'a Accepted>,
+    ) -> Response {
+        if self.respond_async && accepted.into_iter().any(Accepted::is_stored) {
+            response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+        }
+        response
     }
 }
 
@@ -178,6 +197,15 @@ mod tests {
     fn the_first_of_a_preference_that_is_repeated_counts() {
         assert_eq!(of(&["wait=1, wait=2", "WAIT=soon"]).unwrap(), prefer(false, Some(1)));
         assert_eq!(of(&["respond-async, respond-async=no"]).unwrap(), prefer(true, None));
+    }
+
+    #[test]
+    fn who_prefers_an_answer_now_has_no_patience_but_what_wait_allows() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(prefer(false, None).patience(), None);
+        assert_eq!(prefer(true, None).patience(), seconds(0));
+        assert_eq!(prefer(true, Some(5)).patience(), seconds(5));
+        assert_eq!(prefer(false, Some(0)).patience(), seconds(0));
     }
 
     #[test]

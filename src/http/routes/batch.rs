@@ -3,9 +3,9 @@
 use crate::{
     envelope::parse_batch,
     http::{
-        ApiError, AppState, BatchAnswer, answer,
+        ApiError, AppState, answer,
         extract::{BatchBody, RequestContext},
-        openapi::{NamedRecord, ProduceFailures},
+        openapi::{BatchAccepted, NamedRecord, Preferences, ProduceFailures},
     },
     produce::Arrival,
 };
@@ -19,18 +19,15 @@ use axum::{extract::State, response::Response};
         description = "A JSON array, or one JSON object a line",
         content((Vec<NamedRecord> = "application/json"), (NamedRecord = "application/x-ndjson"))
     ),
-    responses(
-        (status = 202, description = "All records are in Kafka", body = BatchAnswer),
-        (status = 207, description = "Some records are in Kafka; where none is, the status is that of the failures", body = BatchAnswer),
-        ProduceFailures
-    )
+    params(Preferences),
+    responses(BatchAccepted, ProduceFailures)
 )]
 pub async fn many(
     State(state): State<AppState>,
     context: RequestContext,
     BatchBody { format, body }: BatchBody,
 ) -> Result<Response, ApiError> {
-    let arrival = Arrival::now();
+    let arrival = Arrival::now().with_patience(body.prefer.patience());
     let records = parse_batch(&body.bytes, format, &state.envelope_context(&context, arrival))?;
     // the body's share of the budget stays reserved: the records hold its bytes until Kafka has answered
     let verdicts = state.pipeline.submit(records, arrival).await?;
@@ -38,7 +35,7 @@ pub async fn many(
         .iter()
         .filter_map(|verdict| verdict.as_ref().err())
         .for_each(|error| state.log_topic_fault(error));
-    Ok(answer::many(&verdicts))
+    Ok(body.prefer.say_applied(answer::many(&verdicts), verdicts.iter().flatten()))
 }
 
 #[cfg(test)]
@@ -48,6 +45,7 @@ mod tests {
         produce::{Error, fake::Step},
     };
     use serde_json::json;
+    use std::sync::atomic::Ordering::Relaxed;
 
     const NDJSON: [(&str, &str); 1] = [("content-type", "application/x-ndjson")];
 
@@ -142,6 +140,58 @@ mod tests {
             assert_eq!(answer.status, status);
             assert_eq!(answer.header("retry-after"), (status == 503).then_some("1"));
         }
+    }
+
+    #[tokio::test]
+    async fn stored_records_of_a_batch_have_their_receipts_and_are_counted() {
+        let app = App::durable();
+        app.producer.then(Step::Written).then(Step::Fails(Error::BrokerUnavailable { reason: "why".into() }));
+        let answer = post(&app, &["orders", "rtmh.logs"]).await;
+        assert_eq!((answer.status, answer.header("location")), (202, None));
+        let answer = answer.json();
+        assert_eq!((&answer["success"], &answer["messages_sent"]), (&json!(true), &json!(1)));
+        assert_eq!(answer["messages_stored"], 1);
+        assert_eq!(answer["results"][0]["offset"], 0);
+        let stored = &answer["results"][1];
+        assert_eq!((&stored["stored"], &stored["topic"]), (&json!("spool"), &json!("rtmh.logs")));
+        assert_eq!(stored["receipt"], "here-0000000000000001");
+    }
+
+    #[tokio::test]
+    async fn stored_beside_failed_is_207_also_where_none_is_in_kafka() {
+        let app = App::durable();
+        app.producer.then(Step::Fails(Error::BrokerUnavailable { reason: "why".into() }));
+        let answer = post(&app, &["orders", "none"]).await;
+        assert_eq!(answer.status, 207);
+        let answer = answer.json();
+        assert_eq!((&answer["success"], &answer["messages_sent"]), (&json!(false), &json!(0)));
+        assert_eq!(answer["messages_stored"], 1);
+        assert_eq!(answer["results"][1]["error"], "unknown_topic");
+    }
+
+    #[tokio::test]
+    async fn without_a_connection_durable_delivery_stores_the_whole_batch() {
+        let app = App::durable();
+        *app.producer.unavailable.lock().unwrap() = Some(Error::NotReady { reason: "no broker".into() });
+        let answer = post(&app, &["orders", "unheard-of"]).await;
+        assert_eq!((answer.status, &answer.json()["messages_stored"]), (202, &json!(2)));
+        app.spool.is_full.store(true, Relaxed);
+        let answer = post(&app, &["orders", "orders"]).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+        assert_eq!(answer.json()["results"][1]["error"], "spool_full");
+    }
+
+    #[tokio::test]
+    async fn a_batch_whose_client_does_not_wait_is_stored_in_durable_mode_alone() {
+        let body = format!("[{}]", record("orders"));
+        let prefer = [("prefer", "respond-async")];
+        let answer = App::durable().post_with("/produce/batch", &prefer, body.clone()).await;
+        assert_eq!((answer.status, &answer.json()["messages_stored"]), (202, &json!(1)));
+        assert_eq!(answer.header("preference-applied"), Some("respond-async"));
+        let answer = App::new().post_with("/produce/batch", &prefer, body).await;
+        assert_eq!((answer.status, &answer.json()["messages_sent"]), (202, &json!(1)));
+        assert!(!answer.text().contains("messages_stored"));
+        assert_eq!(answer.header("preference-applied"), None);
     }
 
     #[tokio::test]

@@ -4,9 +4,9 @@ use super::produce::send;
 use crate::{
     envelope::Target,
     http::{
-        ApiError, AppState, Sent, answer,
+        ApiError, AppState, answer,
         extract::{ReadBody, RecordBody, RequestContext},
-        openapi::{ProduceFailures, RecordEnvelope},
+        openapi::{Preferences, ProduceFailures, RecordAccepted, RecordEnvelope},
     },
     produce::{self, TopicName},
 };
@@ -17,7 +17,8 @@ use axum::{extract::State, response::Response};
     post, path = "/logs",
     operation_id = "produce_log", tag = "produce",
     request_body(content = RecordEnvelope, description = "Read as JSON whatever common content type it has"),
-    responses((status = 202, description = "The record is in Kafka", body = Sent), ProduceFailures)
+    params(Preferences),
+    responses(RecordAccepted, ProduceFailures)
 )]
 pub async fn logs(
     State(state): State<AppState>,
@@ -32,7 +33,8 @@ pub async fn logs(
     post, path = "/metrics",
     operation_id = "produce_metric", tag = "produce",
     request_body(content = RecordEnvelope, description = "Read as JSON whatever common content type it has"),
-    responses((status = 202, description = "The record is in Kafka", body = Sent), ProduceFailures)
+    params(Preferences),
+    responses(RecordAccepted, ProduceFailures)
 )]
 pub async fn metrics(
     State(state): State<AppState>,
@@ -47,7 +49,8 @@ pub async fn metrics(
     post, path = "/events",
     operation_id = "produce_event", tag = "produce",
     request_body(content = RecordEnvelope, description = "Read as JSON whatever common content type it has"),
-    responses((status = 202, description = "The record is in Kafka", body = Sent), ProduceFailures)
+    params(Preferences),
+    responses(RecordAccepted, ProduceFailures)
 )]
 pub async fn events(
     State(state): State<AppState>,
@@ -64,8 +67,9 @@ async fn send_to(
     context: &RequestContext,
     body: ReadBody,
 ) -> Result<Response, ApiError> {
+    let prefer = body.prefer;
     match send(state, context, body, Target::Fixed(topic)).await {
-        Ok(accepted) => Ok(answer::one(&accepted)),
+        Ok(accepted) => Ok(prefer.say_applied(answer::one(&accepted), [&accepted])),
         Err(ApiError::Produce(produce::Error::UnknownTopic(missing))) => {
             let error = produce::Error::TopicMissing(missing);
             state.log_topic_fault(&error);

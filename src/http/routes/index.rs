@@ -33,6 +33,9 @@ pub struct Endpoints {
     produce: &'static str,
     #[schema(example = "/produce/batch")]
     produce_batch: &'static str,
+    /// What became of a stored record.
+    #[schema(example = "/receipts/{id}")]
+    receipts: &'static str,
     #[schema(example = "/docs")]
     docs: &'static str,
     #[schema(example = "/openapi.json")]
@@ -51,6 +54,7 @@ const INDEX: Index = Index {
         events: "/events",
         produce: "/produce",
         produce_batch: "/produce/batch",
+        receipts: "/receipts/{id}",
         docs: "/docs",
         openapi: "/openapi.json",
     },

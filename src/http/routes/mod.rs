@@ -8,4 +8,5 @@ pub mod index;
 pub mod metrics;
 pub mod produce;
 pub mod ready;
+pub mod receipts;
 pub mod unmatched;

@@ -3,9 +3,9 @@
 use crate::{
     envelope::{Target, parse_record},
     http::{
-        ApiError, AppState, Sent, answer,
+        ApiError, AppState, answer,
         extract::{ReadBody, RecordBody, RequestContext},
-        openapi::{NamedRecord, ProduceFailures},
+        openapi::{NamedRecord, Preferences, ProduceFailures, RecordAccepted},
     },
     produce::{self, Accepted, Arrival},
 };
@@ -16,15 +16,17 @@ use axum::{extract::State, response::Response};
     post, path = "/produce",
     operation_id = "produce", tag = "produce",
     request_body(content = NamedRecord, description = "Read as JSON whatever common content type it has"),
-    responses((status = 202, description = "The record is in Kafka", body = Sent), ProduceFailures)
+    params(Preferences),
+    responses(RecordAccepted, ProduceFailures)
 )]
 pub async fn one(
     State(state): State<AppState>,
     context: RequestContext,
     RecordBody(body): RecordBody,
 ) -> Result<Response, ApiError> {
+    let prefer = body.prefer;
     let accepted = send(&state, &context, body, Target::Named).await?;
-    Ok(answer::one(&accepted))
+    Ok(prefer.say_applied(answer::one(&accepted), [&accepted]))
 }
 
 /// Takes the one record of a body to its receipt.
@@ -34,7 +36,7 @@ pub(super) async fn send(
     body: ReadBody,
     target: Target<'_>,
 ) -> Result<Accepted, ApiError> {
-    let arrival = Arrival::now();
+    let arrival = Arrival::now().with_patience(body.prefer.patience());
     let record = parse_record(&body.bytes, target, &state.envelope_context(context, arrival))?;
     // the body's share of the budget stays reserved: the record holds its bytes until Kafka has answered
     let verdicts = state.pipeline.submit([record], arrival).await?;
@@ -52,6 +54,7 @@ mod tests {
     };
     use axum::body::Body;
     use futures_util::{StreamExt, stream};
+    use std::sync::atomic::Ordering::Relaxed;
 
     const RECORD: &str = r#"{"topic":"orders","project":"p","value":{"a":1},"timestamp":1795228481123}"#;
 
@@ -108,9 +111,96 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stored_record_is_202_with_its_receipt_and_where_to_ask_for_it() {
+        let app = App::durable();
+        *app.producer.unavailable.lock().unwrap() = Some(Error::NotReady { reason: "no broker".into() });
+        for (path, prefer) in [("/produce", "wait=5"), ("/produce/", "return=minimal")] {
+            let answer = app.post_with(path, &[("prefer", prefer)], RECORD).await;
+            assert_eq!(answer.status, 202);
+            assert_eq!(answer.header("content-type"), Some("application/json"));
+            let receipt = answer.json()["receipt"].as_str().unwrap().to_owned();
+            let expected = [
+                r#"{"ok":true,"success":true,"message":"Message stored; it will be sent to Kafka","#,
+                r#""stored":"spool","receipt":""#,
+                &receipt,
+                r#"","topic":"orders","timestamp":"2026-11-21T02:34:41.123Z"}"#,
+            ];
+            assert_eq!(answer.text(), expected.concat());
+            let location = format!("/receipts/{receipt}");
+            assert_eq!(answer.header("location"), Some(&*location));
+            assert_eq!(answer.header("preference-applied"), None);
+            assert_eq!(app.get(&location).await.json()["state"], "pending");
+        }
+    }
+
+    #[tokio::test]
+    async fn durable_delivery_answers_like_direct_where_kafka_takes_the_record() {
+        let record = |prefer| async move { App::durable().post_with("/produce", prefer, RECORD).await };
+        let direct = App::new().post("/produce", RECORD).await;
+        let waits: [&[_]; 3] = [&[], &[("prefer", "wait=5")], &[("prefer", "respond-async, wait=5")]];
+        for prefer in waits {
+            let answer = record(prefer).await;
+            assert_eq!((answer.status, answer.text()), (202, direct.text()));
+            assert_eq!(answer.header("location"), None);
+            assert_eq!(answer.header("preference-applied"), None, "it did wait");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_want_to_wait_has_the_record_stored_on_every_route() {
+        for path in ["/logs", "/metrics", "/events", "/produce"] {
+            for (prefer, applied) in [
+                ("respond-async", Some("respond-async")),
+                ("respond-async, wait=0", Some("respond-async")),
+                ("wait=0", None),
+            ] {
+                let app = App::durable();
+                let answer = app.post_with(path, &[("prefer", prefer)], RECORD).await;
+                assert_eq!((answer.status, &answer.json()["stored"]), (202, &serde_json::json!("spool")));
+                assert_eq!(answer.header("preference-applied"), applied, "{path} {prefer}");
+                assert_eq!(app.records_sent(), 0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_without_a_report_in_time_is_stored() {
+        let app = App::durable();
+        app.producer.then(Step::Held);
+        let answer = app.post("/produce", RECORD).await;
+        assert_eq!((answer.status, &answer.json()["stored"]), (202, &serde_json::json!("spool")));
+        assert_eq!(app.records_sent(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_spool_is_503_with_when_to_come_again() {
+        let app = App::durable();
+        app.spool.is_full.store(true, Relaxed);
+        let answer = app.post_with("/produce", &[("prefer", "respond-async")], RECORD).await;
+        assert_eq!(answer.error(), (503, "spool_full".into()));
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        let problem = answer.json();
+        let told = (problem["outcome"].as_str(), problem["retriable"].as_bool());
+        assert_eq!(told, (Some("not_written"), Some(true)));
+        assert_eq!(app.post("/produce", RECORD).await.status, 202, "Kafka takes it");
+    }
+
+    #[tokio::test]
+    async fn durable_delivery_keeps_the_names_of_its_headers_to_itself() {
+        for name in ["receipt", "receipt-replayed"] {
+            let body =
+                format!(r#"{{"topic":"orders","project":"p","value":1,"headers":{{"{name}":"mine"}}}}"#);
+            let answer = App::durable().post("/produce", body.clone()).await;
+            assert_eq!(answer.error(), (400, "invalid_header".into()));
+            assert_eq!(App::new().post("/produce", body).await.status, 202);
+        }
+    }
+
+    #[tokio::test]
     async fn direct_delivery_waits_for_kafka_whatever_the_client_prefers() {
-        let answer = App::new().post_with("/produce", &[("prefer", "respond-async")], RECORD).await;
+        let answer = App::new().post_with("/produce", &[("prefer", "respond-async, wait=0")], RECORD).await;
         assert_eq!((answer.status, &answer.json()["offset"]), (202, &serde_json::json!(0)));
+        assert_eq!(answer.header("preference-applied"), None);
     }
 
     #[tokio::test]

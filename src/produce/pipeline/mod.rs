@@ -73,6 +73,11 @@ impl Accepted {
             Self::Stored(_) => None,
         }
     }
+
+    /// Whether it is still on its way to Kafka.
+    pub fn is_stored(&self) -> bool {
+        matches!(self, Self::Stored(_))
+    }
 }
 
 /// What became of one record.
