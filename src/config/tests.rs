@@ -259,6 +259,6 @@ fn the_example_file_shows_the_defaults() {
 #[test]
 fn in_durable_mode_the_producer_never_gives_up() {
     assert!(!Config::default().kafka.never_gives_up);
-    let (config, _) = load(&[("DELIVERY", "durable"), ("SPOOL_DIR", "/spool")]).unwrap();
-    assert!(config.kafka.never_gives_up);
+    let durable = config(&[("DELIVERY", "durable"), ("SPOOL_DIR", "/spool")]);
+    assert!(durable.kafka.never_gives_up);
 }

@@ -43,7 +43,7 @@ impl App {
     /// As a new one, but in durable mode; its name is `here`.
     pub fn durable() -> Self {
         let spool = Arc::new(FakeSpool::default());
-        Self::build(spool.clone(), |pipeline| pipeline.with_spool(spool), |_| {})
+        Self::build(spool.clone(), |pipeline| pipeline.with_spool(spool, Budget::new(8 << 10)), |_| {})
     }
 
     pub fn with(change: impl FnOnce(&mut Parts)) -> Self {

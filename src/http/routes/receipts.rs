@@ -8,7 +8,7 @@ use crate::{
         extract::wait_of,
         openapi::{ReceiptFailures, ReceiptWait},
     },
-    produce::{Failure, RFC3339_LENGTH, Receipt, ReceiptId, ReceiptState, Sequence, Spool},
+    produce::{DeadLetter, Failure, RFC3339_LENGTH, Receipt, ReceiptId, ReceiptState, Sequence, Spool},
 };
 use axum::{
     Json,
@@ -57,7 +57,6 @@ pub enum RecordState {
     },
     /// Kafka refused it for good.
     Failed {
-        topic: String,
         /// The error's stable name.
         error: String,
         /// Why.
@@ -150,12 +149,9 @@ fn answer((id, found): (ReceiptId, ReceiptState)) -> Response {
             let timestamp = timestamp_text(receipt.timestamp, &mut [0; RFC3339_LENGTH]).to_owned();
             RecordState::Written { place: receipt.into(), timestamp }
         }
-        ReceiptState::Failed(Failure { topic, error, reason, dead_letter }) => RecordState::Failed {
-            topic: topic.as_str().to_owned(),
-            error,
-            reason,
-            dead_letter: dead_letter.map(Place::from),
-        },
+        ReceiptState::Failed(Failure { error, reason, dead_letter }) => {
+            RecordState::Failed { error, reason, dead_letter: dead_letter.map(Place::from) }
+        }
     };
     let mut response = Json(ReceiptAnswer { receipt: id.to_string(), state }).into_response();
     if is_pending {
@@ -171,11 +167,18 @@ impl From<Receipt> for Place {
     }
 }
 
+impl From<DeadLetter> for Place {
+    fn from(letter: DeadLetter) -> Self {
+        let DeadLetter { topic, partition, offset } = letter;
+        Self { topic: topic.as_str().to_owned(), partition, offset }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::{
         http::testing::{Answer, App, request},
-        produce::{Error, Failure, Receipt, ReceiptState, Sequence, TopicName},
+        produce::{DeadLetter, Error, Failure, Receipt, ReceiptState, Sequence, TopicName},
     };
     use axum::body::Body;
     use http::Method;
@@ -242,7 +245,6 @@ mod tests {
     async fn a_failed_record_has_its_reason_and_where_it_is_instead() {
         let app = storing().await;
         let failure = |dead_letter| Failure {
-            topic: TopicName::parse("orders").unwrap(),
             error: "record_too_large".into(),
             reason: "too large".into(),
             dead_letter,
@@ -250,11 +252,12 @@ mod tests {
         app.spool.resolve(Sequence(1), ReceiptState::Failed(failure(None)));
         let answer = app.get(FIRST).await;
         let mut expected = json!({
-            "receipt": "here-0000000000000001", "state": "failed", "topic": "orders",
+            "receipt": "here-0000000000000001", "state": "failed",
             "error": "record_too_large", "reason": "too large"
         });
         assert_eq!((answer.status, answer.json()), (200, expected.clone()));
-        let dead_letter = Some(receipt("orders.dlq", Some(3)));
+        let topic = TopicName::parse("orders.dlq").unwrap();
+        let dead_letter = Some(DeadLetter { topic, partition: 2, offset: Some(3) });
         app.spool.resolve(Sequence(1), ReceiptState::Failed(failure(dead_letter)));
         expected["dead_letter"] = json!({"topic": "orders.dlq", "partition": 2, "offset": 3});
         assert_eq!(app.get(FIRST).await.json(), expected);

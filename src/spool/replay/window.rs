@@ -133,10 +133,6 @@ impl Window {
         })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The first sequences of all.
     pub fn keys(&self) -> Vec<Sequence> {
         self.0.keys().copied().collect()
