@@ -1,13 +1,17 @@
-//! Brokers die, freeze and come back: nothing that was acknowledged is lost, nobody waits for ever, and
+//! Brokers die, freeze and come back, and so does the service: nothing that was acknowledged is lost, nobody waits for ever, and
 //! readiness tells the truth within 5 s.
 
-use crate::support::{
-    app::Service,
-    broker::{self, Broker},
-    consumer, eventually,
-    load::Load,
-    mock::Mock,
-    silent,
+use crate::{
+    kafka_or_skip,
+    support::{
+        app::Service,
+        broker::{self, Broker},
+        consumer, eventually,
+        load::{Load, LoadOptions},
+        mock::Mock,
+        outcomes::Told,
+        silent,
+    },
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -40,6 +44,30 @@ async fn a_broker_killed_and_restarted_under_load_loses_no_acknowledged_record()
     let outcomes = load.stop().await;
     assert!(outcomes.verify(&kafka.bootstrap()) >= 400);
     assert!(outcomes.not_written() > 0, "nothing was refused while the broker was down");
+}
+
+#[tokio::test]
+async fn a_service_killed_and_restarted_under_load_loses_no_acknowledged_record() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(3, &[]).await;
+    let service = Service::on(kafka, &[]).await;
+    let options = LoadOptions { clients: 32, keys: 2, ..LoadOptions::default() };
+    let load = Load::start_with(service.address(), &topic, options);
+    for _ in 0..3 {
+        load.wait_for(200).await;
+        service.kill();
+        service.restart().await;
+        service.wait_ready().await;
+    }
+    load.wait_for(200).await;
+    let outcomes = load.stop().await;
+    assert!(
+        outcomes.count(Told::Unknown) > 0,
+        "no request was under way at a kill: {:?}",
+        outcomes.failures()
+    );
+    assert!(outcomes.verify(&kafka.bootstrap()) >= 800);
+    assert_eq!(outcomes.read(&kafka.bootstrap()).order_is_kept(), 64);
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ pub mod consumer;
 pub mod java;
 pub mod load;
 pub mod mock;
+pub mod outcomes;
+pub mod port;
 pub mod process;
 pub mod silent;
 
