@@ -22,4 +22,8 @@ impl ReservedPort {
     pub fn number(&self) -> u16 {
         self.number
     }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.number))
+    }
 }
