@@ -15,11 +15,11 @@ use rdkafka::{
     ClientConfig, Message,
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
-    types::RDKafkaErrorCode,
+    types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Keeps the result of the last delivery.
@@ -125,9 +125,40 @@ fn the_mock_cluster_takes_and_refuses_records() {
     let mock = Mock::start(1);
     mock.create_topic("topic", 1);
     assert_eq!(produce(mock.bootstrap(), &[], "topic"), Ok(0));
-    mock.produce_errors(&[rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
+    mock.produce_errors(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
     assert_eq!(produce(mock.bootstrap(), &[], "topic"), Err(RDKafkaErrorCode::InvalidRecord));
     assert_eq!(consumer::count(mock.bootstrap(), "topic"), 1);
+}
+
+#[test]
+fn a_mock_broker_goes_and_comes_until_the_flapping_ends() {
+    let mock = Mock::start(1);
+    mock.create_topic("topic", 1);
+    let flapping = mock.flap(1, Duration::from_millis(100));
+    let address = mock.bootstrap().to_owned();
+    let wait_until_listening_is = |expected: bool| {
+        let start = Instant::now();
+        while std::net::TcpStream::connect(&address).is_ok() != expected {
+            assert!(start.elapsed() < Duration::from_secs(10), "listening is not {expected}");
+        }
+    };
+    for expected in [false, true, false, true, false] {
+        wait_until_listening_is(expected);
+    }
+    drop(flapping);
+    assert_eq!(produce(mock.bootstrap(), &[], "topic"), Ok(0));
+}
+
+#[test]
+fn a_mock_broker_repeats_its_error_as_often_as_told() {
+    let mock = Mock::start(1);
+    mock.create_topic("topic", 1);
+    mock.repeated_produce_error(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, 2);
+    for _ in 0..2 {
+        let refused = produce(mock.bootstrap(), &[], "topic");
+        assert_eq!(refused, Err(RDKafkaErrorCode::TopicAuthorizationFailed));
+    }
+    assert_eq!(produce(mock.bootstrap(), &[], "topic"), Ok(0));
 }
 
 #[tokio::test]

@@ -174,6 +174,27 @@ async fn one_broker_of_two_that_is_down_is_no_outage() {
 }
 
 #[tokio::test]
+async fn a_broker_that_flaps_every_second_loses_no_acknowledged_record() {
+    let mock = Mock::start(1);
+    mock.create_topic("topic", 3);
+    let service = Service::ready(&[("KAFKA_BROKERS", mock.bootstrap()), DELIVERY_TIMEOUT]).await;
+    let options = LoadOptions { clients: 16, keys: 1, ..LoadOptions::default() };
+    let load = Load::start_with(service.address(), "topic", options);
+    load.wait_for(200).await;
+    let flapping = mock.flap(1, Duration::from_secs(1));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    drop(flapping);
+    service.wait_ready_within(READY_LIMIT).await;
+    load.wait_for(200).await;
+    let outcomes = load.stop().await;
+    let landed = outcomes.read(mock.bootstrap());
+    // duplicates are not counted: the mock cluster is no measure of what a broker takes twice
+    assert!(landed.every_accepted_is_in() >= 400);
+    landed.no_refused_is_in();
+    landed.order_is_kept();
+}
+
+#[tokio::test]
 async fn a_server_that_accepts_and_never_answers_is_not_ready() {
     let address = silent::listen();
     let service = Service::spawn(&[("KAFKA_BROKERS", &address), DELIVERY_TIMEOUT]).await;
