@@ -1,11 +1,16 @@
 //! HAProxy with the configuration that users get as an example, `deploy/haproxy.cfg`.
 
-use super::{client::Client, eventually, installed, port::ReservedPort, process::Process};
+use super::{
+    client::Client,
+    eventually, installed,
+    port::ReservedPort,
+    process::{self, Process},
+};
 use std::{
     collections::HashMap,
     fs::{self, File},
     net::SocketAddr,
-    process::{Command, Stdio},
+    process::Command,
     sync::Mutex,
     time::Duration,
 };
@@ -43,8 +48,7 @@ pub fn startable() -> bool {
 
 fn program() -> Option<&'static str> {
     PROGRAMS.into_iter().find(|program| {
-        let version = Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        version.is_ok_and(|status| status.success())
+        process::output(Command::new(program).arg("-v")).is_ok_and(|output| output.status.success())
     })
 }
 

@@ -1,5 +1,6 @@
 //! librdkafka's mock cluster, for faults that a real broker does not produce on demand.
 
+use super::process;
 use rdkafka::{
     mocking::MockCluster,
     producer::DefaultProducerContext,
@@ -59,7 +60,7 @@ impl Mock {
     }
 
     pub fn broker_down(&self, broker: i32) {
-        self.run(move |cluster| cluster.broker_down(broker).unwrap());
+        broker_down(&self.commands, broker);
     }
 
     pub fn broker_up(&self, broker: i32) {
@@ -85,7 +86,7 @@ impl Mock {
         let thread = thread::spawn(move || {
             let goes_on = || stopped.recv_timeout(half) == Err(RecvTimeoutError::Timeout);
             loop {
-                run(&commands, move |cluster| cluster.broker_down(broker).unwrap());
+                broker_down(&commands, broker);
                 let down = goes_on();
                 run(&commands, move |cluster| cluster.broker_up(broker).unwrap());
                 if !down || !goes_on() {
@@ -114,6 +115,12 @@ impl Drop for Flapping {
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(matches!(ended, Some(Ok(()))) || thread::panicking(), "the flapping ended early");
     }
+}
+
+/// The mock cluster closes its listener and binds another to the same port, or aborts the test process where the first
+/// still listens.
+fn broker_down(commands: &Sender<Command>, broker: i32) {
+    process::without_forks(|| run(commands, move |cluster| cluster.broker_down(broker).unwrap()));
 }
 
 /// Has the cluster's thread do this, and waits until it is done.
