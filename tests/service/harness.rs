@@ -134,12 +134,14 @@ fn the_mock_cluster_takes_and_refuses_records() {
 fn a_mock_broker_goes_and_comes_until_the_flapping_ends() {
     let mock = Mock::start(1);
     mock.create_topic("topic", 1);
-    let flapping = mock.flap(1, Duration::from_millis(100));
+    let flapping = mock.flap(1, Duration::from_millis(300));
     let address = mock.bootstrap().to_owned();
     let wait_until_listening_is = |expected: bool| {
         let start = Instant::now();
         while std::net::TcpStream::connect(&address).is_ok() != expected {
             assert!(start.elapsed() < Duration::from_secs(10), "listening is not {expected}");
+            // each is a connection for the mock cluster's only thread
+            std::thread::sleep(Duration::from_millis(20));
         }
     };
     for expected in [false, true, false, true, false] {
