@@ -1,6 +1,6 @@
 //! `--embedded`: everything in one process, with nothing installed.
 
-use crate::support::{app::Service, consumer};
+use crate::support::{app::Service, consumer, process};
 use serde_json::{Value, json};
 use std::{
     process::Command,
@@ -43,7 +43,8 @@ async fn the_three_printed_curl_lines_work() {
         logs.lines().map(text).filter_map(|line| Some(line[line.find("curl ")?..].to_owned())).collect();
     assert_eq!(lines.len(), 3, "{logs}");
     for line in lines {
-        let output = Command::new("sh").args(["-c", &line.replacen("curl", "curl -sS", 1)]).output().unwrap();
+        let output =
+            process::output(Command::new("sh").args(["-c", &line.replacen("curl", "curl -sS", 1)])).unwrap();
         let answer: Value =
             serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"));
         assert_eq!(answer["success"], true, "{line}: {answer}");

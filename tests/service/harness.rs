@@ -3,20 +3,23 @@
 use crate::{
     kafka_or_skip,
     support::{
+        app::Service,
         broker::{self, Operation},
-        consumer, java,
+        consumer::{self, ReadRecord},
+        java,
         mock::Mock,
+        outcomes::{Duplicates, Outcome, Outcomes, Told},
     },
 };
 use rdkafka::{
     ClientConfig, Message,
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
-    types::RDKafkaErrorCode,
+    types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Keeps the result of the last delivery.
@@ -122,7 +125,128 @@ fn the_mock_cluster_takes_and_refuses_records() {
     let mock = Mock::start(1);
     mock.create_topic("topic", 1);
     assert_eq!(produce(mock.bootstrap(), &[], "topic"), Ok(0));
-    mock.produce_errors(&[rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
+    mock.produce_errors(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
     assert_eq!(produce(mock.bootstrap(), &[], "topic"), Err(RDKafkaErrorCode::InvalidRecord));
     assert_eq!(consumer::count(mock.bootstrap(), "topic"), 1);
+}
+
+#[test]
+fn a_mock_broker_goes_and_comes_until_the_flapping_ends() {
+    let mock = Mock::start(1);
+    mock.create_topic("topic", 1);
+    let flapping = mock.flap(1, Duration::from_millis(300));
+    let address = mock.bootstrap().to_owned();
+    let wait_until_listening_is = |expected: bool| {
+        let start = Instant::now();
+        while std::net::TcpStream::connect(&address).is_ok() != expected {
+            assert!(start.elapsed() < Duration::from_secs(10), "listening is not {expected}");
+            // each is a connection for the mock cluster's only thread
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    for expected in [false, true, false, true, false] {
+        wait_until_listening_is(expected);
+    }
+    drop(flapping);
+    assert_eq!(produce(mock.bootstrap(), &[], "topic"), Ok(0));
+}
+
+#[test]
+fn a_mock_broker_repeats_its_error_as_often_as_told() {
+    let mock = Mock::start(1);
+    mock.create_topic("topic", 1);
+    mock.repeated_produce_error(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, 2);
+    for _ in 0..2 {
+        let refused = produce(mock.bootstrap(), &[], "topic");
+        assert_eq!(refused, Err(RDKafkaErrorCode::TopicAuthorizationFailed));
+    }
+    assert_eq!(produce(mock.bootstrap(), &[], "topic"), Ok(0));
+}
+
+#[tokio::test]
+async fn a_killed_service_starts_again_with_its_port_and_its_files() {
+    let nobody = format!("127.0.0.1:{}", crate::support::free_port());
+    let service = Service::spawn(&[("KAFKA_BROKERS", &nobody)]).await;
+    let kept = service.folder().join("kept");
+    std::fs::write(&kept, "").unwrap();
+    service.kill();
+    assert!(service.client().try_send("GET", "/health", &[], "").await.unwrap_err().is_connect());
+    service.restart().await;
+    assert_eq!(service.client().get("/health").await.status, 200);
+    assert!(kept.exists());
+}
+
+/// A client's records, with numbers from 0, all of one key.
+fn outcomes(told: &[Told]) -> Outcomes {
+    let outcome =
+        |(number, told): (u64, &Told)| Outcome { number, key: Some("k".into()), told: *told, failure: None };
+    Outcomes::new((0..).zip(told).map(outcome).collect(), "topic")
+}
+
+/// A record in Kafka: the partition, the number and the headers.
+type Held<'a> = (i32, u64, &'a [(&'a str, &'a str)]);
+
+/// They come by partition, then offset.
+fn records(all: &[Held<'_>]) -> Vec<ReadRecord> {
+    let record = |(offset, (partition, number, headers)): (i64, &Held<'_>)| ReadRecord {
+        partition: *partition,
+        offset,
+        key: Some(b"k".to_vec()),
+        value: Some(format!(r#"{{"number":{number}}}"#).into_bytes()),
+        headers: headers.iter().map(|(name, value)| ((*name).into(), Some((*value).into()))).collect(),
+        timestamp: 0,
+    };
+    (0..).zip(all).map(record).collect()
+}
+
+/// Whether the check fails, quietly.
+fn fails<T>(check: impl FnOnce() -> T) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).is_err()
+}
+
+#[test]
+fn a_lost_record_and_one_that_should_not_be_there_are_found() {
+    let outcomes = outcomes(&[Told::Written, Told::Stored, Told::NotWritten, Told::Unknown]);
+    let landed = outcomes.beside(records(&[(0, 0, &[]), (0, 1, &[])]));
+    assert_eq!(landed.every_accepted_is_in(), 2);
+    landed.no_refused_is_in();
+    for held in [&[(0, 0, &[][..])][..], &[(0, 1, &[])]] {
+        assert!(fails(|| outcomes.beside(records(held)).every_accepted_is_in()));
+    }
+    assert!(fails(|| outcomes.beside(records(&[(0, 2, &[])])).no_refused_is_in()));
+}
+
+#[test]
+fn the_order_is_that_of_first_copies_of_accepted_records_in_one_partition() {
+    let outcomes = outcomes(&[Told::Written, Told::Unknown, Told::Stored]);
+    for kept in [[0, 2, 0], [0, 2, 1], [1, 0, 2]] {
+        let held = kept.map(|number| (0, number, &[][..]));
+        assert_eq!(outcomes.beside(records(&held)).order_is_kept(), 1, "{kept:?}");
+    }
+    let swapped = [(0, 2, &[][..]), (0, 0, &[])];
+    let apart = [(0, 0, &[][..]), (1, 2, &[])];
+    for held in [swapped, apart] {
+        assert!(fails(|| outcomes.beside(records(&held)).order_is_kept()), "{held:?}");
+    }
+}
+
+#[test]
+fn a_duplicate_is_declared_by_its_headers() {
+    let first: &[_] = &[("receipt", "a")];
+    let replayed: &[_] = &[("receipt", "a"), ("receipt-replayed", "true")];
+    let other: &[_] = &[("receipt", "b"), ("receipt-replayed", "true")];
+    let outcomes = outcomes(&[Told::Stored]);
+    let count = |copies: &[Held<'_>]| {
+        let Duplicates { declared, undeclared } = outcomes.beside(records(copies)).duplicates();
+        (declared, undeclared)
+    };
+    assert_eq!(count(&[(0, 0, first)]), (0, 0));
+    assert_eq!(count(&[(0, 0, first), (0, 0, replayed)]), (1, 0));
+    assert_eq!(count(&[(0, 0, first), (0, 0, replayed), (1, 0, replayed)]), (2, 0));
+    assert_eq!(count(&[(0, 0, replayed), (0, 0, replayed)]), (1, 0), "the first attempt did not land");
+    assert_eq!(count(&[(0, 0, replayed), (1, 0, first)]), (1, 0), "partitions have no common order");
+    assert_eq!(count(&[(0, 0, &[]), (0, 0, &[])]), (0, 1));
+    assert_eq!(count(&[(0, 0, first), (0, 0, first)]), (0, 1));
+    assert_eq!(count(&[(0, 0, first), (0, 0, other)]), (0, 1));
+    assert_eq!(count(&[(0, 0, replayed), (0, 0, first)]), (0, 1), "a replay before the original");
 }

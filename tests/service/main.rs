@@ -24,6 +24,7 @@ mod outage;
 mod partitioner;
 mod readme;
 mod records;
+mod rolling;
 mod security;
 mod settings;
 mod shutdown;

@@ -1,13 +1,17 @@
-//! Brokers die, freeze and come back: nothing that was acknowledged is lost, nobody waits for ever, and
+//! Brokers die, freeze and come back, and so does the service: nothing that was acknowledged is lost, nobody waits for ever, and
 //! readiness tells the truth within 5 s.
 
-use crate::support::{
-    app::Service,
-    broker::{self, Broker},
-    consumer, eventually,
-    load::Load,
-    mock::Mock,
-    silent,
+use crate::{
+    kafka_or_skip,
+    support::{
+        app::Service,
+        broker::{self, Broker},
+        consumer, eventually,
+        load::{Load, LoadOptions},
+        mock::Mock,
+        outcomes::Told,
+        silent,
+    },
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -40,6 +44,30 @@ async fn a_broker_killed_and_restarted_under_load_loses_no_acknowledged_record()
     let outcomes = load.stop().await;
     assert!(outcomes.verify(&kafka.bootstrap()) >= 400);
     assert!(outcomes.not_written() > 0, "nothing was refused while the broker was down");
+}
+
+#[tokio::test]
+async fn a_service_killed_and_restarted_under_load_loses_no_acknowledged_record() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(3, &[]).await;
+    let service = Service::on(kafka, &[]).await;
+    let options = LoadOptions { clients: 32, keys: 2, ..LoadOptions::default() };
+    let load = Load::start_with(service.address(), &topic, options);
+    for _ in 0..3 {
+        load.wait_for(200).await;
+        service.kill();
+        service.restart().await;
+        service.wait_ready().await;
+    }
+    load.wait_for(200).await;
+    let outcomes = load.stop().await;
+    assert!(
+        outcomes.count(Told::Unknown) > 0,
+        "no request was under way at a kill: {:?}",
+        outcomes.failures()
+    );
+    assert!(outcomes.verify(&kafka.bootstrap()) >= 800);
+    assert_eq!(outcomes.read(&kafka.bootstrap()).order_is_kept(), 64);
 }
 
 #[tokio::test]
@@ -143,6 +171,27 @@ async fn one_broker_of_two_that_is_down_is_no_outage() {
         (post(0).await == 202 && post(1).await == 202).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_broker_that_flaps_every_second_loses_no_acknowledged_record() {
+    let mock = Mock::start(1);
+    mock.create_topic("topic", 3);
+    let service = Service::ready(&[("KAFKA_BROKERS", mock.bootstrap()), DELIVERY_TIMEOUT]).await;
+    let options = LoadOptions { clients: 16, keys: 1, ..LoadOptions::default() };
+    let load = Load::start_with(service.address(), "topic", options);
+    load.wait_for(200).await;
+    let flapping = mock.flap(1, Duration::from_secs(1));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    drop(flapping);
+    service.wait_ready_within(READY_LIMIT).await;
+    load.wait_for(200).await;
+    let outcomes = load.stop().await;
+    let landed = outcomes.read(mock.bootstrap());
+    // duplicates are not counted: the mock cluster is no measure of what a broker takes twice
+    assert!(landed.every_accepted_is_in() >= 400);
+    landed.no_refused_is_in();
+    landed.order_is_kept();
 }
 
 #[tokio::test]

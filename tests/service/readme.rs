@@ -1,6 +1,6 @@
 //! The README's examples do what it says.
 
-use crate::support::app::Service;
+use crate::support::{app::Service, process};
 use serde_json::Value;
 use std::process::Command;
 
@@ -70,7 +70,7 @@ async fn every_curl_of_the_readme_gets_the_answer_beside_it() {
         assert!(command.contains(ADDRESS), "{command}");
         let here = command.replace(ADDRESS, &service.address().to_string());
         let here = here.replacen("curl ", r"curl -sS -w '\n%{http_code}' ", 1);
-        let output = Command::new("sh").args(["-c", &here]).output().unwrap();
+        let output = process::output(Command::new("sh").args(["-c", &here])).unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let (body, code) = text.rsplit_once('\n').unwrap_or_else(|| panic!("{command}\n{:?}", output.stderr));
         let code: u16 = code.parse().unwrap();

@@ -4,12 +4,15 @@ use super::{
     broker::{self, Broker},
     client::Client,
     eventually,
+    port::ReservedPort,
     process::Process,
 };
 use serde_json::Value;
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    path::Path,
     process::{Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -53,11 +56,14 @@ pub async fn create_fixed_topics(kafka: &Broker) {
 }
 
 pub struct Service {
-    process: Mutex<Process>,
-    output: Output,
+    /// The process that runs or ran last, and what it printed.
+    process: Mutex<(Process, Output)>,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     address: SocketAddr,
-    /// The working directory, removed with the service.
-    _folder: TempDir,
+    _port: ReservedPort,
+    /// The working directory: it outlives a restart and is removed with this.
+    folder: TempDir,
 }
 
 /// What the process has printed so far, both streams, line by line.
@@ -86,18 +92,35 @@ impl Service {
 
     /// As [`Service::spawn`], with command-line arguments.
     pub async fn spawn_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let defaults = [("PORT", "0"), ("HOST", "127.0.0.1"), ("LOG_FORMAT", "json")];
-        let (mut process, output, folder) = start(arguments, &[&defaults, variables].concat());
-        let start = Instant::now();
-        let address = loop {
-            if let Some(address) = output.address() {
-                break address;
-            }
-            assert!(!process.has_exited(), "the service ended:\n{}", output.text());
-            assert!(start.elapsed() < START_LIMIT, "the service does not listen:\n{}", output.text());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        };
-        Self { process: Mutex::new(process), output, address, _folder: folder }
+        let port = ReservedPort::new();
+        let number = port.number().to_string();
+        let defaults = [("PORT", number.as_str()), ("HOST", "127.0.0.1"), ("LOG_FORMAT", "json")];
+        let variables: Vec<_> =
+            defaults.iter().chain(variables).map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let arguments: Vec<_> = arguments.iter().copied().map(str::to_owned).collect();
+        let folder = folder();
+        let (process, output, address) = listening(&arguments, &variables, folder.path()).await;
+        Self { process: Mutex::new((process, output)), arguments, variables, address, _port: port, folder }
+    }
+
+    /// Starts a new process in place of one that has ended, with the same variables, directory and port, and
+    /// returns when it listens.
+    pub async fn restart(&self) {
+        assert!(self.process.lock().unwrap().0.has_exited(), "the service runs already");
+        let (process, output, address) =
+            listening(&self.arguments, &self.variables, self.folder.path()).await;
+        assert_eq!(address, self.address, "after a restart the address is the same");
+        *self.process.lock().unwrap() = (process, output);
+    }
+
+    /// SIGKILL, as by a crash. Its directory stays as it was, for [`Service::restart`].
+    pub fn kill(&self) {
+        self.process.lock().unwrap().0.kill();
+    }
+
+    /// The working directory. The service finds it under the same path after a restart.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -131,22 +154,22 @@ impl Service {
 
     /// Sends a signal by its name, `TERM` for example.
     pub fn signal(&self, name: &str) {
-        self.process.lock().unwrap().signal(name);
+        self.process.lock().unwrap().0.signal(name);
     }
 
     /// The exit status and the time it took, at most `limit`.
     pub async fn wait_exit(&self, limit: Duration) -> (ExitStatus, Duration) {
         let start = Instant::now();
         let status = eventually("the service has ended", limit, || async {
-            self.process.lock().unwrap().child().try_wait().unwrap()
+            self.process.lock().unwrap().0.child().try_wait().unwrap()
         })
         .await;
         (status, start.elapsed())
     }
 
-    /// Everything it has logged so far.
+    /// Everything it has logged since its last start.
     pub fn logs(&self) -> String {
-        self.output.text()
+        self.process.lock().unwrap().1.text()
     }
 }
 
@@ -159,7 +182,8 @@ pub struct Run {
 
 /// Runs the program where it is expected to end by itself.
 pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Run {
-    let (mut process, output, _folder) = start(arguments, variables);
+    let folder = folder();
+    let (mut process, output) = start(arguments, variables.iter().copied(), folder.path());
     let status = process.wait(Duration::from_secs(30)).await;
     let status = status.unwrap_or_else(|| panic!("it does not end:\n{}", output.text()));
     // the readers may still hold the last lines
@@ -167,17 +191,43 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Run {
     Run { status, output: output.text() }
 }
 
-fn start(arguments: &[&str], variables: &[(&str, &str)]) -> (Process, Output, TempDir) {
-    // a folder of its own, so that no `.env` is found
-    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+/// A folder of the service's own, so that no `.env` is found.
+fn folder() -> TempDir {
+    TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn start<'a>(
+    arguments: &[impl AsRef<OsStr>],
+    variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+    folder: &Path,
+) -> (Process, Output) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-inlet"));
-    command.args(arguments).current_dir(folder.path()).env_clear().envs(variables.iter().copied());
+    command.args(arguments).current_dir(folder).env_clear().envs(variables);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = Process::spawn(&mut command, folder.path());
+    let mut process = Process::spawn(&mut command, folder);
     let output = Output::default();
     output.collect(process.child().stdout.take().unwrap());
     output.collect(process.child().stderr.take().unwrap());
-    (process, output, folder)
+    (process, output)
+}
+
+/// Starts the service and returns when it listens.
+async fn listening(
+    arguments: &[String],
+    variables: &[(String, String)],
+    folder: &Path,
+) -> (Process, Output, SocketAddr) {
+    let variables = variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let (mut process, output) = start(arguments, variables, folder);
+    let start = Instant::now();
+    loop {
+        if let Some(address) = output.address() {
+            return (process, output, address);
+        }
+        assert!(!process.has_exited(), "the service ended:\n{}", output.text());
+        assert!(start.elapsed() < START_LIMIT, "the service does not listen:\n{}", output.text());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 impl Output {

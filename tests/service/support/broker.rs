@@ -1,6 +1,6 @@
 //! One real Apache Kafka (KRaft, one process) for the whole run, and more for the tests that harm theirs.
 
-use super::{eventually, free_port, java, process::Process, unique};
+use super::{eventually, free_port, installed, java, process::Process, unique};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
@@ -30,15 +30,9 @@ pub fn own(properties: &[(&str, &str)]) -> Option<Broker> {
     startable().then(|| Broker::start(properties))
 }
 
-/// False where Java or Maven is missing; with `CI=true` that is a failure.
+/// False where Java or Maven is missing, see [`installed`].
 pub fn startable() -> bool {
-    let Some(missing) = java::missing() else { return true };
-    #[expect(clippy::disallowed_methods, reason = "not a setting of the service")]
-    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-    assert!(!ci, "{missing}");
-    // past the capture of test output: a skipped test must not look like one that passed
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {missing}");
-    false
+    installed(java::missing())
 }
 
 pub struct Broker {

@@ -1,9 +1,10 @@
 //! Kafka's jars, the TLS stores and a formatted log directory: made once, then found in the target folder.
 
+use super::process;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     sync::LazyLock,
 };
 
@@ -22,9 +23,8 @@ fn target() -> &'static Path {
 pub fn missing() -> Option<String> {
     static MISSING: LazyLock<Option<String>> = LazyLock::new(|| {
         let absent = |program: &str, argument: &str| {
-            let status =
-                Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
-            !status.is_ok_and(|status| status.success())
+            let output = process::output(Command::new(program).arg(argument));
+            !output.is_ok_and(|output| output.status.success())
         };
         [("java", "-version"), ("mvn", "-version")]
             .into_iter()
@@ -179,7 +179,7 @@ fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
 }
 
 fn run(command: &mut Command) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let Output { status, stdout, stderr } = process::output(command).unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(status.success(), "{command:?} failed\n{}\n{}", text(&stdout), text(&stderr));
 }

@@ -1,13 +1,14 @@
 //! librdkafka's mock cluster, for faults that a real broker does not produce on demand.
 
+use super::process;
 use rdkafka::{
     mocking::MockCluster,
     producer::DefaultProducerContext,
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use std::{
-    sync::mpsc::{self, Sender},
-    thread,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -53,8 +54,13 @@ impl Mock {
         self.request_errors(RDKafkaApiKey::Produce, errors);
     }
 
+    /// The next `count` produce requests are answered with this error.
+    pub fn repeated_produce_error(&self, error: RDKafkaRespErr, count: usize) {
+        self.produce_errors(&vec![error; count]);
+    }
+
     pub fn broker_down(&self, broker: i32) {
-        self.run(move |cluster| cluster.broker_down(broker).unwrap());
+        broker_down(&self.commands, broker);
     }
 
     pub fn broker_up(&self, broker: i32) {
@@ -72,14 +78,58 @@ impl Mock {
         self.run(move |cluster| cluster.topic_error(&topic, error).unwrap());
     }
 
-    fn run(&self, command: impl FnOnce(&Cluster) + Send + 'static) {
-        let (done, finished) = mpsc::channel();
-        self.commands
-            .send(Box::new(move |cluster| {
-                command(cluster);
-                done.send(()).unwrap();
-            }))
-            .unwrap();
-        finished.recv().unwrap();
+    /// From now on the broker is down for `half` and up for `half`, in turn, beginning with down. Once what is
+    /// returned is dropped, it is up and stays so.
+    pub fn flap(&self, broker: i32, half: Duration) -> Flapping {
+        let (stop, stopped) = mpsc::channel();
+        let commands = self.commands.clone();
+        let thread = thread::spawn(move || {
+            let goes_on = || stopped.recv_timeout(half) == Err(RecvTimeoutError::Timeout);
+            loop {
+                broker_down(&commands, broker);
+                let down = goes_on();
+                run(&commands, move |cluster| cluster.broker_up(broker).unwrap());
+                if !down || !goes_on() {
+                    return;
+                }
+            }
+        });
+        Flapping { stop: Some(stop), thread: Some(thread) }
     }
+
+    fn run(&self, command: impl FnOnce(&Cluster) + Send + 'static) {
+        run(&self.commands, command);
+    }
+}
+
+/// A broker that goes and comes, see [`Mock::flap`].
+pub struct Flapping {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Flapping {
+    fn drop(&mut self) {
+        // the thread waits for the end of the channel
+        drop(self.stop.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(matches!(ended, Some(Ok(()))) || thread::panicking(), "the flapping ended early");
+    }
+}
+
+/// The mock cluster closes its listener and binds another to the same port, or aborts the test process where the first
+/// still listens.
+fn broker_down(commands: &Sender<Command>, broker: i32) {
+    process::without_forks(|| run(commands, move |cluster| cluster.broker_down(broker).unwrap()));
+}
+
+/// Has the cluster's thread do this, and waits until it is done.
+fn run(commands: &Sender<Command>, command: impl FnOnce(&Cluster) + Send + 'static) {
+    let (done, finished) = mpsc::channel();
+    let command: Command = Box::new(move |cluster| {
+        command(cluster);
+        done.send(()).unwrap();
+    });
+    commands.send(command).unwrap();
+    finished.recv().unwrap();
 }

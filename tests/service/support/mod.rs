@@ -4,13 +4,17 @@ pub mod app;
 pub mod broker;
 pub mod client;
 pub mod consumer;
+pub mod haproxy;
 pub mod java;
 pub mod load;
 pub mod mock;
+pub mod outcomes;
+pub mod port;
 pub mod process;
 pub mod silent;
 
 use std::{
+    io::Write,
     net::TcpListener,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::{Duration, Instant},
@@ -37,6 +41,18 @@ macro_rules! service_or_skip {
             None => return,
         }
     };
+}
+
+/// False where something that a test needs is `missing`, which is said on standard error; with `CI=true` that is a
+/// failure.
+pub fn installed(missing: Option<String>) -> bool {
+    let Some(missing) = missing else { return true };
+    #[expect(clippy::disallowed_methods, reason = "not a setting of the service")]
+    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    assert!(!ci, "{missing}");
+    // past the capture of test output: a skipped test must not look like one that passed
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {missing}");
+    false
 }
 
 /// A topic name that no other test uses.

@@ -1,0 +1,181 @@
+//! What clients were told of their records, compared with what Kafka holds.
+
+use super::consumer::{self, ReadRecord};
+use std::collections::{BTreeMap, HashMap};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// 202: it is in Kafka.
+    Written,
+    /// 202 with `"stored":"spool"`: it is on disk and will be in Kafka.
+    Stored,
+    NotWritten,
+    Unknown,
+    /// The connection was refused: the request never reached the service.
+    NoConnection,
+}
+
+impl Told {
+    /// The client need not think of it again.
+    pub fn is_accepted(self) -> bool {
+        matches!(self, Self::Written | Self::Stored)
+    }
+}
+
+/// One record of a client.
+pub struct Outcome {
+    pub number: u64,
+    pub key: Option<String>,
+    pub told: Told,
+    /// The answer or the error in full, for some of those that were not accepted.
+    pub failure: Option<String>,
+}
+
+/// What all clients were told.
+pub struct Outcomes {
+    all: Vec<Outcome>,
+    topic: String,
+}
+
+/// The outcomes beside the records that Kafka holds.
+pub struct Landed<'a> {
+    outcomes: &'a Outcomes,
+    /// By partition, then offset.
+    records: Vec<ReadRecord>,
+    /// The number of a record to its places in `records`.
+    copies: HashMap<u64, Vec<usize>>,
+}
+
+/// How often records are in Kafka beyond once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Duplicates {
+    /// Copies that say so: they carry `receipt-replayed: true`, and all of one record have the same `receipt`.
+    pub declared: usize,
+    pub undeclared: usize,
+}
+
+impl Outcomes {
+    pub fn new(all: Vec<Outcome>, topic: &str) -> Self {
+        Self { all, topic: topic.to_owned() }
+    }
+
+    /// Each record that was accepted is in Kafka once, none is there that was called not written, and no
+    /// record is there twice. Returns how many were accepted.
+    pub fn verify(&self, bootstrap: &str) -> usize {
+        let landed = self.read(bootstrap);
+        assert_eq!(landed.duplicates(), Duplicates::default());
+        landed.no_refused_is_in();
+        landed.every_accepted_is_in()
+    }
+
+    /// Reads all that Kafka holds, for the checks that [`Landed`] has.
+    pub fn read(&self, bootstrap: &str) -> Landed<'_> {
+        self.beside(consumer::read_all(bootstrap, &self.topic))
+    }
+
+    /// As [`Outcomes::read`], with records that were read before, by partition, then offset.
+    pub fn beside(&self, records: Vec<ReadRecord>) -> Landed<'_> {
+        let mut copies: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (place, record) in records.iter().enumerate() {
+            copies.entry(number(record)).or_default().push(place);
+        }
+        Landed { outcomes: self, records, copies }
+    }
+
+    /// How many records were refused with certainty.
+    pub fn not_written(&self) -> usize {
+        self.count(Told::NotWritten)
+    }
+
+    pub fn count(&self, told: Told) -> usize {
+        self.told(told).count()
+    }
+
+    /// Some of the answers to records that were not accepted, in full. Empty only where all were.
+    pub fn failures(&self) -> Vec<&str> {
+        self.all.iter().filter_map(|outcome| outcome.failure.as_deref()).collect()
+    }
+
+    fn told(&self, told: Told) -> impl Iterator<Item = &Outcome> {
+        self.all.iter().filter(move |outcome| outcome.told == told)
+    }
+
+    fn accepted(&self) -> impl Iterator<Item = &Outcome> {
+        self.all.iter().filter(|outcome| outcome.told.is_accepted())
+    }
+}
+
+impl Landed<'_> {
+    /// Returns how many were accepted.
+    pub fn every_accepted_is_in(&self) -> usize {
+        let lost: Vec<_> = self
+            .outcomes
+            .accepted()
+            .map(|outcome| outcome.number)
+            .filter(|number| !self.holds(*number))
+            .collect();
+        assert!(lost.is_empty(), "{} accepted and lost: {:?}", lost.len(), &lost[..lost.len().min(20)]);
+        self.outcomes.accepted().count()
+    }
+
+    /// What was called not written is not in Kafka.
+    pub fn no_refused_is_in(&self) {
+        for told in [Told::NotWritten, Told::NoConnection] {
+            let wrong = self.outcomes.told(told).filter(|outcome| self.holds(outcome.number)).count();
+            assert_eq!(wrong, 0, "{told:?}, but in Kafka");
+        }
+    }
+
+    pub fn duplicates(&self) -> Duplicates {
+        let mut all = Duplicates::default();
+        for places in self.copies.values().filter(|places| places.len() > 1) {
+            let copies: Vec<_> = places.iter().map(|place| &self.records[*place]).collect();
+            let undeclared = undeclared(&copies);
+            all.undeclared += undeclared;
+            all.declared += copies.len() - 1 - undeclared;
+        }
+        all
+    }
+
+    /// The accepted records of each key are all in one partition, and their first copies are there in the order in
+    /// which the client got its answers. Records with an unknown outcome may be anywhere. Returns the number of keys.
+    pub fn order_is_kept(&self) -> usize {
+        let mut keys: BTreeMap<&str, Vec<(u64, &ReadRecord)>> = BTreeMap::new();
+        for outcome in self.outcomes.accepted() {
+            let Some(key) = outcome.key.as_deref() else { continue };
+            let first = self.copies.get(&outcome.number).map(|places| &self.records[places[0]]);
+            keys.entry(key).or_default().extend(first.map(|first| (outcome.number, first)));
+        }
+        assert!(!keys.is_empty(), "no record has a key");
+        for (key, records) in &keys {
+            for pair in records.windows(2) {
+                let [(_, before), (_, after)] = pair else { unreachable!() };
+                let in_order = before.partition == after.partition && before.offset < after.offset;
+                assert!(in_order, "key '{key}', answered in this order:\n{before:?}\n{after:?}");
+            }
+        }
+        keys.len()
+    }
+
+    fn holds(&self, number: u64) -> bool {
+        self.copies.contains_key(&number)
+    }
+}
+
+/// How many copies beyond the first do not say that they are copies. They come by partition, then offset.
+fn undeclared(copies: &[&ReadRecord]) -> usize {
+    let receipt = copies[0].header("receipt");
+    if receipt.is_none() || copies.iter().any(|copy| copy.header("receipt") != receipt) {
+        return copies.len() - 1;
+    }
+    let says_so = |copy: &ReadRecord| copy.header("receipt-replayed") == Some("true");
+    // one may be the original, and within a partition it comes first
+    let originals = copies.iter().filter(|copy| !says_so(copy)).count();
+    let late =
+        copies.windows(2).filter(|pair| pair[0].partition == pair[1].partition && !says_so(pair[1])).count();
+    originals.saturating_sub(1).max(late)
+}
+
+fn number(record: &ReadRecord) -> u64 {
+    record.json()["number"].as_u64().unwrap()
+}
