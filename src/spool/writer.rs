@@ -30,6 +30,9 @@ const CHUNK: usize = (64 << 10) - 128;
 const GROUP: usize = 8 << 20;
 /// So long may what is only finished wait for company. Nobody waits for it but the replay.
 const GATHER: Duration = Duration::from_millis(20);
+/// At most so long do records wait for as many senders as there were last, and half of what the last commit took:
+/// those were answered just now and come again, and a commit for each half of them takes longer than this.
+const COMPANY: Duration = Duration::from_millis(2);
 /// How often old receipts are looked for.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -93,7 +96,16 @@ struct Shared {
 struct Queue {
     /// Bounded by the callers: a request waits for its one job, and the replay for its few.
     jobs: VecDeque<Job>,
+    /// Below so many the thread need not be woken.
+    wanted: usize,
     closed: bool,
+}
+
+/// What is likely to come, by what came last.
+#[derive(Default)]
+struct Company {
+    senders: usize,
+    patience: Duration,
 }
 
 enum Job {
@@ -203,8 +215,11 @@ impl Writer {
             self.shared.release(&job(answer));
         } else {
             queue.jobs.push_back(job(answer));
+            let wake = queue.jobs.len() >= queue.wanted;
             drop(queue);
-            self.shared.asked.notify_one();
+            if wake {
+                self.shared.asked.notify_one();
+            }
         }
         answered
     }
@@ -253,39 +268,45 @@ impl Shared {
 
     fn run(&self, on_commit: &OnCommit) {
         let mut looked = Instant::now();
-        while let Some(jobs) = self.gather() {
+        let mut company = Company::default();
+        while let Some(jobs) = self.gather(&company) {
             let look = looked.elapsed() >= LOOK;
             if look {
                 looked = Instant::now();
             }
-            self.commit(jobs, look, on_commit);
+            let idle = jobs.is_empty();
+            let started = Instant::now();
+            company.senders = self.commit(jobs, look, on_commit);
+            company.patience = COMPANY.min(started.elapsed() / 2);
+            if idle && self.store.records() == 0 {
+                self.store.shrink();
+            }
         }
     }
 
-    /// What is to be committed next; None when the writer is closed and all is done. Nothing in it is for receipts
-    /// that may be too old.
-    fn gather(&self) -> Option<Vec<Job>> {
+    /// What is to be committed next; None when the writer is closed and all is done; nothing when nothing came for a
+    /// while.
+    fn gather(&self, company: &Company) -> Option<Vec<Job>> {
         let mut queue = self.queue();
-        let mut gathering: Option<Instant> = None;
+        let mut since: Option<Instant> = None;
         loop {
-            let wait = if queue.jobs.is_empty() {
-                if queue.closed {
-                    return None;
-                }
-                LOOK
-            } else if queue.closed || queue.jobs.iter().any(Job::takes_in) {
-                break;
-            } else {
-                let since = *gathering.get_or_insert_with(Instant::now);
-                let left = GATHER.saturating_sub(since.elapsed());
-                if left.is_zero() {
+            let mut wait = LOOK;
+            if queue.closed && queue.jobs.is_empty() {
+                return None;
+            }
+            if !queue.jobs.is_empty() {
+                let takes_in = queue.jobs.iter().any(Job::takes_in);
+                let patience = if takes_in { company.patience } else { GATHER };
+                wait = patience.saturating_sub(since.get_or_insert_with(Instant::now).elapsed());
+                if queue.closed || wait.is_zero() || (takes_in && queue.jobs.len() >= company.senders) {
                     break;
                 }
-                left
-            };
+                queue.wanted = if takes_in { company.senders } else { 0 };
+            }
             let (woken, timeout) =
                 self.asked.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
             queue = woken;
+            queue.wanted = 0;
             if timeout.timed_out() && queue.jobs.is_empty() {
                 return Some(Vec::new());
             }
@@ -300,10 +321,11 @@ impl Shared {
         Some(queue.jobs.drain(..count).collect())
     }
 
-    fn commit(&self, jobs: Vec<Job>, look: bool, on_commit: &OnCommit) {
+    /// Returns how many had their records taken in, or wait for that by now.
+    fn commit(&self, jobs: Vec<Job>, look: bool, on_commit: &OnCommit) -> usize {
         let group = Group::of(jobs, &self.sequences, self.receipts(look));
         if group.is_empty() && !look {
-            return;
+            return 0;
         }
         let started = Instant::now();
         let Group { taking, finishing, mut change, records, bytes } = group;
@@ -319,6 +341,7 @@ impl Shared {
         if taken.is_ok() && records > 0 {
             on_commit(Committed { records, bytes, took: started.elapsed() });
         }
+        let senders = taking.len() + self.queue().jobs.iter().filter(|job| job.takes_in()).count();
         for (job, first) in taking {
             self.release(&job);
             job.answer(taken.clone().map(|()| first));
@@ -329,9 +352,11 @@ impl Shared {
         if taken.is_ok() && records > 0 {
             self.stored.notify_one();
         }
-        if self.store.records() == 0 && self.store.failed_records() == 0 {
+        if taken == Err(CommitError::Full(Shortage::Disk)) && self.store.records() == 0 {
+            // the room may be in the file itself
             self.store.shrink();
         }
+        senders
     }
 
     fn receipts(&self, look: bool) -> Receipts {
@@ -481,4 +506,134 @@ impl Chunks {
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lifecycle::supervisor::Supervisor,
+        produce::{InstanceId, Receipt, Record, TopicName, fake::record},
+        spool::{Chunk, Found, Resolved},
+    };
+    use bytes::Bytes;
+    use futures_util::future::join_all;
+
+    struct Running {
+        writer: Writer,
+        store: Arc<Store>,
+        commits: Arc<Mutex<Vec<Committed>>>,
+        directory: tempfile::TempDir,
+        _supervisor: Supervisor,
+    }
+
+    fn started(max_bytes: u64) -> Running {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(directory.path(), SystemTime::now()).unwrap());
+        let sequences = Arc::new(AtomicU64::new(store.first_sequence().0));
+        let settings =
+            Settings { max_bytes, receipt_max_bytes: u64::MAX, receipt_ttl: Duration::from_secs(3600) };
+        let (commits, supervisor) = (Arc::new(Mutex::new(Vec::new())), Supervisor::new());
+        let seen = Arc::clone(&commits);
+        let on_commit = Box::new(move |commit| seen.lock().unwrap().push(commit));
+        let writer =
+            Writer::start(Arc::clone(&store), sequences, settings, on_commit, &supervisor.alarm()).unwrap();
+        Running { writer, store, commits, directory, _supervisor: supervisor }
+    }
+
+    fn with_key(key: String) -> Record {
+        Record { key: Some(Bytes::from(key)), ..record("t") }
+    }
+
+    fn encoded(keys: impl IntoIterator<Item = String>) -> Encoded {
+        keys.into_iter().map(with_key).collect::<Vec<_>>().iter().collect()
+    }
+
+    /// All that is stored, in order.
+    fn stored(store: &Store) -> Vec<(Sequence, String)> {
+        let instance = InstanceId::parse("a").unwrap();
+        let chunks = store.chunks_from(Sequence(0), usize::MAX).unwrap();
+        let records = chunks
+            .into_iter()
+            .flat_map(|(first, value)| Chunk::parse(first, value).unwrap().records(&instance).unwrap());
+        let key = |record: Record| String::from_utf8(record.key.unwrap().to_vec()).unwrap();
+        records.map(|(sequence, record)| (sequence, key(record))).collect()
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_together_share_commits_and_keep_their_own_order() {
+        let running = started(u64::MAX);
+        let requests = (0..200)
+            .map(|request| running.writer.store(encoded((0..5).map(move |n| format!("{request}-{n}")))));
+        let firsts: Vec<_> = join_all(requests).await.into_iter().map(Result::unwrap).collect();
+        let all = stored(&running.store);
+        assert_eq!(all.len(), 1000);
+        for (request, first) in firsts.into_iter().enumerate() {
+            for n in 0..5 {
+                let expected = (Sequence(first.0 + n), format!("{request}-{n}"));
+                assert!(all.contains(&expected), "{expected:?}");
+            }
+        }
+        let commits = running.commits.lock().unwrap();
+        assert!(commits.len() < 100, "{} commits", commits.len());
+        assert_eq!(commits.iter().map(|commit| commit.records).sum::<u64>(), 1000);
+    }
+
+    #[tokio::test]
+    async fn a_request_may_span_chunks_and_is_there_after_a_restart() {
+        let Running { writer, store, directory, _supervisor, .. } = started(u64::MAX);
+        let first = writer.store(encoded((0..20_000).map(|n| n.to_string()))).await.unwrap();
+        writer.close();
+        drop((writer, store));
+        let store = Store::open(directory.path(), SystemTime::now()).unwrap();
+        assert!(store.chunks_from(Sequence(0), usize::MAX).unwrap().len() > 2);
+        let expected = (0..20_000).map(|n| (Sequence(first.0 + n), n.to_string())).collect::<Vec<_>>();
+        assert_eq!(stored(&store), expected);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_kept_has_its_own_sequence_and_leaves_with_its_receipt() {
+        let running = started(u64::MAX);
+        let sequence = Sequence(7);
+        running.writer.keep(vec![(sequence, encoded(["a".into()]))]).await.unwrap();
+        running.writer.stored().notified().await;
+        assert_eq!(stored(&running.store), [(sequence, "a".into())]);
+        let topic = TopicName::parse("t").unwrap();
+        let written = Resolved::Written(Receipt { topic, partition: 0, offset: Some(1), timestamp: 2 });
+        let resolved =
+            vec![Resolution { first: sequence, results: vec![(0, written.clone())], resolved_at: now() }];
+        let finished = Finished { removed: vec![sequence], resolved, ..Finished::default() };
+        running.writer.finish(finished).await.unwrap();
+        assert_eq!(running.store.find(sequence), Ok(Found::Resolved(written)));
+        assert_eq!((running.store.records(), running.writer.bytes()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn more_than_may_be_held_is_refused_and_what_leaves_makes_room() {
+        let running = started(10_000);
+        let mut chunks = Vec::new();
+        let full = loop {
+            let record = with_key("k".into());
+            let large = Record { value: Some(Bytes::from(vec![b'x'; 1000])), ..record };
+            match running.writer.store([&large].into_iter().collect()).await {
+                Ok(first) => chunks.push(first),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full, CommitError::Full(Shortage::MaxBytes { max_bytes: 10_000 }));
+        assert_eq!(chunks.len(), 9);
+        let kept = running.writer.keep(vec![(Sequence(1), encoded(["k".repeat(2000)]))]).await;
+        assert!(matches!(kept, Err(CommitError::Full(_))));
+        let finished = Finished { removed: chunks, ..Finished::default() };
+        running.writer.finish(finished).await.unwrap();
+        running.writer.store(encoded(["k".into()])).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_after_the_end_is_refused() {
+        let running = started(u64::MAX);
+        running.writer.close();
+        assert!(matches!(running.writer.store(encoded(["a".into()])).await, Err(CommitError::Io(_))));
+        assert_eq!(running.writer.bytes(), 0);
+    }
 }
