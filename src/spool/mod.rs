@@ -5,6 +5,7 @@
 //! *chunk* of contiguous sequences whose key is the first of them. A chunk leaves when all of its records are
 //! resolved; what became of them stays, under the same key, as a *row* of receipts.
 
+mod chunks;
 pub mod codec;
 mod directory;
 mod results;
@@ -12,8 +13,8 @@ pub mod store;
 mod writer;
 
 pub use codec::{Chunk, Corrupt, Encoded};
-pub use results::{Resolution, Resolved};
+pub use results::{DeadLetter, Resolution, Resolved};
 pub use store::{
     Change, CommitError, FailedRecord, Failure, Found, OpenError, ReadError, Receipts, Shortage, Store,
 };
-pub use writer::{Committed, Finished, Settings, Writer};
+pub use writer::{Committed, Finished, OnCommit, Settings, Writer};
