@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{lifecycle::supervisor::Alarm, produce::Sequence};
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fmt,
     future::Future,
     io,
@@ -434,6 +434,10 @@ impl Group {
     }
 
     fn finish(&mut self, mut finished: Finished, stored_at: i64) -> Finished {
+        // what an earlier job of this group puts there goes before it came
+        let removed: HashSet<Sequence> = finished.removed.iter().copied().collect();
+        self.change.insert.retain(|(first, _)| !removed.contains(first));
+        self.change.replace.retain(|(first, _)| !removed.contains(first));
         self.change.remove.append(&mut finished.removed);
         self.change.replace.append(&mut finished.rewritten);
         // what waits again had its place in the store before

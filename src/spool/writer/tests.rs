@@ -124,3 +124,20 @@ async fn what_is_asked_for_after_the_end_is_refused() {
     assert!(matches!(running.writer.store(encoded(["a".into()])).await, Err(CommitError::Io(_))));
     assert_eq!(running.writer.bytes(), 0);
 }
+
+#[tokio::test]
+async fn a_record_that_is_finished_in_the_commit_that_keeps_it_does_not_stay() {
+    let running = started(u64::MAX);
+    let sequence = Sequence(7);
+    // asked for in this order before either is committed, or one after the other: the end is the same
+    for _ in 0..50 {
+        let kept = running.writer.keep(vec![(sequence, encoded(["a".into()]))]);
+        let rewritten = running.store.chunk(sequence).unwrap().map(|(first, value)| (first, value.to_vec()));
+        let rewritten = Finished { rewritten: rewritten.into_iter().collect(), ..Finished::default() };
+        let rewritten = running.writer.finish(rewritten);
+        let finished = Finished { removed: vec![sequence], ..Finished::default() };
+        let finished = running.writer.finish(finished);
+        assert_eq!((kept.await, rewritten.await, finished.await), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(running.store.find(sequence), Ok(Found::Unknown));
+    }
+}
