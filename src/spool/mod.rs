@@ -5,6 +5,7 @@
 //! *chunk* of contiguous sequences whose key is the first of them. A chunk leaves when all of its records are
 //! resolved; what became of them stays, under the same key, as a *row* of receipts.
 
+mod chunks;
 pub mod codec;
 mod directory;
 mod disk;
@@ -22,4 +23,4 @@ pub use results::{Resolution, Resolved};
 pub use store::{
     Change, CommitError, FailedRecord, Failure, Found, OpenError, ReadError, Receipts, Shortage, Store,
 };
-pub use writer::{Committed, Finished, Settings, Writer};
+pub use writer::{Committed, Finished, OnCommit, Settings, Writer};

@@ -175,3 +175,59 @@ fn place(topics: &[&str], topic: &TopicName) -> Option<u32> {
     // most rows have one topic, and no chunk has more than its records
     topics.iter().rposition(|name| *name == topic.as_str()).map(|place| place as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> TopicName {
+        TopicName::parse(name).unwrap()
+    }
+
+    fn written(topic: &str, offset: Option<i64>) -> Resolved {
+        Resolved::Written(Receipt { topic: name(topic), partition: 2, offset, timestamp: 1_795_228_481_123 })
+    }
+
+    fn failed(dead_letter: Option<DeadLetter>) -> Resolved {
+        Resolved::Failed { error: "record_too_large".into(), reason: "it is".into(), dead_letter }
+    }
+
+    fn resolution(results: Vec<(u32, Resolved)>) -> Resolution {
+        Resolution { first: Sequence(9), results, resolved_at: 7 }
+    }
+
+    #[test]
+    fn a_row_says_what_became_of_each_record() {
+        let dead_letter = Some((name("a.dlq"), 1, Some(4)));
+        let results = vec![
+            (0, written("a", Some(5))),
+            (2, written("b", None)),
+            (3, failed(None)),
+            (7, failed(dead_letter)),
+        ];
+        let whole = resolution(results.clone());
+        let row = whole.encode();
+        assert_eq!(Resolution::decode(Sequence(9), &row), Ok(whole));
+        assert_eq!(resolved_at(&row), Ok(7));
+        for (index, resolved) in results {
+            assert_eq!(find(&row, index), Ok(Some(resolved)));
+        }
+        assert_eq!(find(&row, 1), Ok(None));
+    }
+
+    #[test]
+    fn what_is_said_anew_holds() {
+        let mut later = resolution(vec![(4, written("a", Some(1))), (1, written("a", Some(2)))]);
+        later.merge(resolution(vec![(0, failed(None)), (4, failed(None))]));
+        let expected = vec![(0, failed(None)), (1, written("a", Some(2))), (4, written("a", Some(1)))];
+        assert_eq!(later.results, expected);
+    }
+
+    #[test]
+    fn a_row_that_is_cut_off_is_an_error() {
+        let row = resolution(vec![(0, written("a", Some(5))), (1, failed(None))]).encode();
+        for end in 0..row.len() {
+            assert!(Resolution::decode(Sequence(9), &row[..end]).is_err());
+        }
+    }
+}

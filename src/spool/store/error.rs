@@ -1,7 +1,7 @@
 //! Why the spool can't be opened, read or written.
 
 use super::super::{codec::Corrupt, directory::Unfit};
-use redb::{DatabaseError, StorageError};
+use redb::DatabaseError;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -130,11 +130,5 @@ impl OpenError {
             // the tables are there, but of another type
             error => Self::corrupt(directory, error),
         }
-    }
-}
-
-impl From<StorageError> for ReadError {
-    fn from(error: StorageError) -> Self {
-        unread(error)
     }
 }

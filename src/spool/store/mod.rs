@@ -7,6 +7,9 @@
 //! | `failed` | sequence | a record that was refused for ever, and why |
 //! | `meta` | name | the format, and where the next start's sequences may begin |
 //!
+//! A transaction is one fsync: redb tells by checksums whether the last one is whole, and takes the one before where it
+//! is not, as after a power cut in the middle of it.
+//!
 //! After an I/O error redb wants the file to be opened anew, which is done here: what was not committed is gone, what
 //! was is there.
 

@@ -13,6 +13,10 @@ use bytes::Bytes;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 use serde::{Deserialize, Serialize};
 
+/// A record is in the nearest chunk whose key is not above its sequence, but for records that were retried: each lies
+/// alone, and those of them that come between are passed, up to so many.
+const NEAR: usize = 64;
+
 /// What the store knows of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
@@ -97,22 +101,20 @@ impl Store {
                     reason: head.reason.to_owned(),
                 }));
             }
-            let receipts = transaction.open_table(RECEIPTS)?;
-            if let Some(entry) = receipts.range(..=sequence.0)?.next_back() {
+            match pending(transaction, sequence)? {
+                Ok(None) => {}
+                found => return Ok(found.map(|_| Found::Pending)),
+            }
+            for entry in transaction.open_table(RECEIPTS)?.range(..=sequence.0)?.rev().take(NEAR) {
                 let (key, row) = entry?;
                 // a row says only what its own chunk had
-                let found = match index(Sequence(key.value()), u32::MAX, sequence) {
-                    Some(index) => results::find(row.value(), index),
-                    None => Ok(None),
-                };
-                match found {
-                    Ok(Some(resolved)) => return Ok(Ok(Found::Resolved(resolved))),
+                let Some(index) = index(Sequence(key.value()), u32::MAX, sequence) else { break };
+                match results::find(row.value(), index) {
                     Ok(None) => {}
-                    Err(error) => return Ok(Err(error)),
+                    found => return Ok(found.map(|found| found.map_or(Found::Unknown, Found::Resolved))),
                 }
             }
-            let found = pending(transaction, sequence)?;
-            Ok(found.map(|found| found.map_or(Found::Unknown, |_| Found::Pending)))
+            Ok(Ok(Found::Unknown))
         })
     }
 
@@ -169,11 +171,16 @@ fn pending(
     sequence: Sequence,
 ) -> Result<Result<Option<(Chunk, Bytes)>, Corrupt>, redb::Error> {
     let records = transaction.open_table(RECORDS)?;
-    let Some(entry) = records.range(..=sequence.0)?.next_back() else { return Ok(Ok(None)) };
-    let (key, value) = entry?;
-    let value = Bytes::copy_from_slice(value.value());
-    let chunk = Chunk::parse(Sequence(key.value()), value.clone());
-    Ok(chunk.map(|chunk| chunk.contains(sequence).then_some((chunk, value))))
+    for entry in records.range(..=sequence.0)?.rev().take(NEAR) {
+        let (key, value) = entry?;
+        let value = Bytes::copy_from_slice(value.value());
+        match Chunk::parse(Sequence(key.value()), value.clone()) {
+            Ok(chunk) if chunk.contains(sequence) => return Ok(Ok(Some((chunk, value)))),
+            Ok(_) => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(None))
 }
 
 /// The row of a failed record.

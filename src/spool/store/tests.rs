@@ -199,12 +199,34 @@ fn a_failed_record_waits_again_or_is_dropped() {
 }
 
 #[test]
+fn a_retried_record_hides_neither_its_neighbours_nor_that_it_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_at(directory.path());
+    store.commit(&insert(1, 3)).unwrap();
+    let (_, value) = store.chunk(Sequence(1)).unwrap().unwrap();
+    let left = Chunk::parse(Sequence(1), value).unwrap().keeping(|index| index == 2).unwrap().unwrap();
+    let resolved = vec![resolution(1, &[0, 1], 10)];
+    store.commit(&Change { replace: vec![(Sequence(1), left)], resolved, ..Change::default() }).unwrap();
+    store.commit(&insert(2, 1)).unwrap();
+    assert!(matches!(store.find(Sequence(1)), Ok(Found::Resolved(_))));
+    assert_eq!(store.find(Sequence(2)), Ok(Found::Pending));
+    assert_eq!(store.find(Sequence(3)), Ok(Found::Pending));
+    let resolved = vec![resolution(2, &[0], 20)];
+    store.commit(&Change { remove: vec![Sequence(2)], resolved, ..Change::default() }).unwrap();
+    assert!(matches!(store.find(Sequence(2)), Ok(Found::Resolved(_))));
+    assert_eq!(store.find(Sequence(3)), Ok(Found::Pending));
+}
+
+#[test]
 fn old_receipts_are_forgotten_but_for_those_of_chunks_that_are_there() {
     let directory = tempfile::tempdir().unwrap();
     let store = open_at(directory.path());
     store.commit(&insert(1, 2)).unwrap();
     let resolved = vec![resolution(1, &[0], 10), resolution(3, &[0], 10), resolution(5, &[0], 30)];
-    store.commit(&Change { resolved, ..Change::default() }).unwrap();
+    let (_, value) = store.chunk(Sequence(1)).unwrap().unwrap();
+    let left = Chunk::parse(Sequence(1), value).unwrap().keeping(|index| index == 1).unwrap().unwrap();
+    let replace = vec![(Sequence(1), left)];
+    store.commit(&Change { resolved, replace, ..Change::default() }).unwrap();
     let receipts = Receipts { max_bytes: u64::MAX, resolved_before: Some(20) };
     store.commit(&Change { receipts, ..Change::default() }).unwrap();
     assert!(matches!(store.find(Sequence(1)), Ok(Found::Resolved(_))));

@@ -1,14 +1,15 @@
 //! The one thread that writes to the store: what was asked for while an fsync ran is committed together by the next.
 
 use super::{
-    codec::{self, Encoded},
+    chunks::{Chunks, alone},
+    codec::Encoded,
     lines::Places,
     results::Resolution,
     store::{Change, CommitError, Failure, Receipts, Shortage, Store},
 };
 use crate::{lifecycle::supervisor::Alarm, produce::Sequence};
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fmt,
     future::Future,
     io,
@@ -24,13 +25,13 @@ use std::{
 };
 use tokio::sync::{Notify, oneshot};
 
-/// A chunk has at most so many bytes of records, or one record: with its head it fills pages of the file, whose sizes
-/// are powers of two.
-const CHUNK: usize = (64 << 10) - 128;
 /// So many bytes of records are committed at once, or those of one request.
 const GROUP: usize = 8 << 20;
 /// So long may what is only finished wait for company. Nobody waits for it but the replay.
 const GATHER: Duration = Duration::from_millis(20);
+/// At most so long do records wait for as many senders as there were last, and half of what the last commit took:
+/// those were answered just now and come again, and a commit for each half of them takes longer than this.
+const COMPANY: Duration = Duration::from_millis(2);
 /// How often old receipts are looked for.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -94,7 +95,16 @@ struct Shared {
 struct Queue {
     /// Bounded by the callers: a request waits for its one job, and the replay for its few.
     jobs: VecDeque<Job>,
+    /// Below so many the thread need not be woken.
+    wanted: usize,
     closed: bool,
+}
+
+/// What is likely to come, by what came last.
+#[derive(Default)]
+struct Company {
+    senders: usize,
+    patience: Duration,
 }
 
 enum Job {
@@ -206,8 +216,11 @@ impl Writer {
             self.shared.release(&job(answer));
         } else {
             queue.jobs.push_back(job(answer));
+            let wake = queue.jobs.len() >= queue.wanted;
             drop(queue);
-            self.shared.asked.notify_one();
+            if wake {
+                self.shared.asked.notify_one();
+            }
         }
         answered
     }
@@ -256,39 +269,45 @@ impl Shared {
 
     fn run(&self, on_commit: &OnCommit) {
         let mut looked = Instant::now();
-        while let Some(jobs) = self.gather() {
+        let mut company = Company::default();
+        while let Some(jobs) = self.gather(&company) {
             let look = looked.elapsed() >= LOOK;
             if look {
                 looked = Instant::now();
             }
-            self.commit(jobs, look, on_commit);
+            let idle = jobs.is_empty();
+            let started = Instant::now();
+            company.senders = self.commit(jobs, look, on_commit);
+            company.patience = COMPANY.min(started.elapsed() / 2);
+            if idle && self.store.records() == 0 {
+                self.store.shrink();
+            }
         }
     }
 
-    /// What is to be committed next; None when the writer is closed and all is done. Nothing in it is for receipts
-    /// that may be too old.
-    fn gather(&self) -> Option<Vec<Job>> {
+    /// What is to be committed next; None when the writer is closed and all is done; nothing when nothing came for a
+    /// while.
+    fn gather(&self, company: &Company) -> Option<Vec<Job>> {
         let mut queue = self.queue();
-        let mut gathering: Option<Instant> = None;
+        let mut since: Option<Instant> = None;
         loop {
-            let wait = if queue.jobs.is_empty() {
-                if queue.closed {
-                    return None;
-                }
-                LOOK
-            } else if queue.closed || queue.jobs.iter().any(Job::takes_in) {
-                break;
-            } else {
-                let since = *gathering.get_or_insert_with(Instant::now);
-                let left = GATHER.saturating_sub(since.elapsed());
-                if left.is_zero() {
+            let mut wait = LOOK;
+            if queue.closed && queue.jobs.is_empty() {
+                return None;
+            }
+            if !queue.jobs.is_empty() {
+                let takes_in = queue.jobs.iter().any(Job::takes_in);
+                let patience = if takes_in { company.patience } else { GATHER };
+                wait = patience.saturating_sub(since.get_or_insert_with(Instant::now).elapsed());
+                if queue.closed || wait.is_zero() || (takes_in && queue.jobs.len() >= company.senders) {
                     break;
                 }
-                left
-            };
+                queue.wanted = if takes_in { company.senders } else { 0 };
+            }
             let (woken, timeout) =
                 self.asked.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
             queue = woken;
+            queue.wanted = 0;
             if timeout.timed_out() && queue.jobs.is_empty() {
                 return Some(Vec::new());
             }
@@ -303,10 +322,11 @@ impl Shared {
         Some(queue.jobs.drain(..count).collect())
     }
 
-    fn commit(&self, jobs: Vec<Job>, look: bool, on_commit: &OnCommit) {
+    /// Returns how many had their records taken in, or wait for that by now.
+    fn commit(&self, jobs: Vec<Job>, look: bool, on_commit: &OnCommit) -> usize {
         let group = Group::of(jobs, &self.sequences, self.receipts(look));
         if group.is_empty() && !look {
-            return;
+            return 0;
         }
         let started = Instant::now();
         let Group { taking, finishing, mut change, records, bytes } = group;
@@ -322,6 +342,7 @@ impl Shared {
         if taken.is_ok() && records > 0 {
             on_commit(Committed { records, bytes, took: started.elapsed() });
         }
+        let senders = taking.len() + self.queue().jobs.iter().filter(|job| job.takes_in()).count();
         for (job, first) in taking {
             self.release(&job);
             job.answer(taken.clone().map(|()| first));
@@ -332,9 +353,11 @@ impl Shared {
         if taken.is_ok() && records > 0 {
             self.stored.notify_one();
         }
-        if self.store.records() == 0 && self.store.failed_records() == 0 {
+        if taken == Err(CommitError::Full(Shortage::Disk)) && self.store.records() == 0 {
+            // the room may be in the file itself
             self.store.shrink();
         }
+        senders
     }
 
     fn receipts(&self, look: bool) -> Receipts {
@@ -417,6 +440,10 @@ impl Group {
     }
 
     fn finish(&mut self, mut finished: Finished, stored_at: i64) -> Finished {
+        // what an earlier job of this group puts there goes before it came
+        let removed: HashSet<Sequence> = finished.removed.iter().copied().collect();
+        self.change.insert.retain(|(first, _)| !removed.contains(first));
+        self.change.replace.retain(|(first, _)| !removed.contains(first));
         self.change.remove.append(&mut finished.removed);
         self.change.replace.append(&mut finished.rewritten);
         // what waits again had its place in the store before
@@ -432,59 +459,11 @@ impl Group {
     }
 }
 
-/// Each record as a chunk of its own.
-fn alone(records: &[(Sequence, Encoded)], stored_at: i64) -> impl Iterator<Item = (Sequence, Vec<u8>)> {
-    records.iter().flat_map(move |(sequence, encoded)| {
-        let chunks = encoded.records().map(move |record| codec::chunk(stored_at, 1, record));
-        // one record, as the sequence names one
-        chunks.take(1).map(|chunk| (*sequence, chunk))
-    })
-}
-
-/// Puts records into chunks, in order.
-struct Chunks {
-    stored_at: i64,
-    first: Sequence,
-    count: u32,
-    records: Vec<u8>,
-    full: Vec<(Sequence, Vec<u8>)>,
-}
-
-impl Chunks {
-    fn from(first: Sequence, stored_at: i64) -> Self {
-        Self { stored_at, first, count: 0, records: Vec::new(), full: Vec::new() }
-    }
-
-    /// The sequence of the record that is pushed next.
-    fn next(&self) -> Sequence {
-        Sequence(self.first.0 + u64::from(self.count))
-    }
-
-    fn push(&mut self, record: &[u8]) {
-        if self.records.len() + record.len() > CHUNK {
-            self.close();
-        }
-        self.records.extend_from_slice(record);
-        self.count += 1;
-    }
-
-    fn close(&mut self) {
-        if self.count > 0 {
-            self.full.push((self.first, codec::chunk(self.stored_at, self.count, &self.records)));
-            self.first = self.next();
-            self.count = 0;
-            self.records.clear();
-        }
-    }
-
-    fn finish(mut self) -> Vec<(Sequence, Vec<u8>)> {
-        self.close();
-        self.full
-    }
-}
-
 /// Milliseconds since the Unix epoch.
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
