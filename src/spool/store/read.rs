@@ -78,6 +78,17 @@ impl Store {
         })
     }
 
+    /// The chunk under this key, whichever of its records are left.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn chunk_at(&self, first: Sequence) -> Result<Option<Bytes>, ReadError> {
+        self.read(|transaction| {
+            let value = transaction.open_table(RECORDS)?.get(first.0)?;
+            Ok(Ok(value.map(|value| Bytes::copy_from_slice(value.value()))))
+        })
+    }
+
     /// The chunk that holds this record still.
     ///
     /// # Errors
