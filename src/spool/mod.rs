@@ -7,6 +7,7 @@
 
 mod chunks;
 pub mod codec;
+pub mod control;
 mod directory;
 mod disk;
 mod lanes;
@@ -18,6 +19,7 @@ pub mod store;
 mod writer;
 
 pub use codec::{Chunk, Corrupt, Encoded};
+pub use control::{Request, Which};
 pub use disk::{DiskSpool, Parts, StartError};
 pub use results::{Resolution, Resolved};
 pub use store::{

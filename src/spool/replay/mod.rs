@@ -93,6 +93,9 @@ pub struct Parts {
 /// Work that goes on beside the loop, and what it comes to.
 type Work<T> = FuturesUnordered<BoxFuture<'static, T>>;
 
+/// A commit of settled chunks.
+type Finishing = BoxFuture<'static, (Vec<Sequence>, Result<(), CommitError>)>;
+
 /// The task's state.
 pub struct Replay {
     parts: Parts,
@@ -113,7 +116,7 @@ pub struct Replay {
     look_ups: Work<(TopicName, Result<Arc<Topic>, Error>)>,
     refusals: refusals::Refusals,
     settled: Vec<Sequence>,
-    finishing: Option<BoxFuture<'static, (Vec<Sequence>, Result<(), CommitError>)>>,
+    finishing: Option<Finishing>,
     waiters: HashMap<Sequence, Vec<oneshot::Sender<Resolved>>>,
     turn: Turn,
     is_stopping: bool,

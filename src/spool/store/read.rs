@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 /// A record is in the nearest chunk whose key is not above its sequence, but for records that were retried: each lies
 /// alone, and those of them that come between are passed, up to so many.
 const NEAR: usize = 64;
+/// Bytes of failed records that are read at once, or one record.
+const FAILED_READ: usize = 4 << 20;
 
 /// What the store knows of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +144,8 @@ impl Store {
         })
     }
 
-    /// Records that failed, `from` this sequence on, in order, at most `limit`.
+    /// Records that failed, `from` this sequence on, in order, at most `limit`, and so many of them that they can be held
+    /// in memory; one at least, where there is one.
     ///
     /// # Errors
     /// Where the file can't be read.
@@ -153,9 +156,13 @@ impl Store {
         instance: &InstanceId,
     ) -> Result<Vec<FailedRecord>, ReadError> {
         self.read(|transaction| {
-            let mut records = Vec::new();
+            let (mut records, mut bytes) = (Vec::new(), 0);
             for entry in transaction.open_table(FAILED)?.range(from.0..)?.take(limit) {
                 let (key, row) = entry?;
+                bytes += row.value().len();
+                if bytes > FAILED_READ && !records.is_empty() {
+                    break;
+                }
                 match decode(Sequence(key.value()), &Bytes::copy_from_slice(row.value()), instance) {
                     Ok(record) => records.push(record),
                     Err(error) => return Ok(Err(error)),
