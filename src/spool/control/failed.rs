@@ -141,17 +141,17 @@ impl FailedRecords {
 
     async fn retry(&self, records: Vec<FailedRecord>) -> Result<Vec<Answer>, Stop> {
         let sequences: Vec<_> = records.iter().map(|failed| failed.sequence).collect();
-        let has_chunk = move |store: &Store, _: &InstanceId| -> Result<Vec<bool>, ReadError> {
-            sequences.iter().map(|sequence| Ok(store.chunk_at(*sequence)?.is_some())).collect()
+        let look = move |store: &Store, _: &InstanceId| -> Result<Vec<bool>, ReadError> {
+            sequences.iter().map(|sequence| store.has_neighbours(*sequence)).collect()
         };
-        let has_chunk = self.read(has_chunk).await?;
+        let has_neighbours = self.read(look).await?;
         let mut finished = Finished::default();
         let mut places = Places::new(Arc::clone(&self.parts.lines));
         let mut answers = Vec::with_capacity(records.len());
-        for (failed, has_chunk) in records.iter().zip(has_chunk) {
+        for (failed, has_neighbours) in records.iter().zip(has_neighbours) {
             let entry = self.entry(failed);
-            if has_chunk {
-                // its place is taken: the chunk that it came with bears its name
+            if has_neighbours {
+                // a chunk of its own would lie among the sequences of theirs, or replace it
                 let why =
                     "records that were stored together with it wait still; try again when they are sent";
                 answers.push(Answer::Refused { receipt: entry.receipt, why: why.into() });
@@ -367,18 +367,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_whose_neighbours_wait_under_its_name_is_not_retried_over_them() {
-        let desk = desk([10]);
+    async fn a_record_is_not_retried_while_others_wait_in_its_chunk() {
+        let desk = desk([9, 10, 11, 12]);
         let records: Encoded = [&record("t"), &record("t")].into_iter().collect();
         let bytes: Vec<u8> = records.records().flatten().copied().collect();
         let insert = vec![(Sequence(10), codec::chunk(1, 2, &bytes))];
         desk.store.commit(&Change { insert, ..Change::default() }).unwrap();
         let answers = desk.ask(Request::Retry(Which::All)).await;
+        use Answer::{End, Refused, Retried};
         assert!(
-            matches!(&answers[..], [Answer::Refused { .. }, Answer::End { failed: 1, waiting: 2 }]),
+            matches!(
+                &answers[..],
+                [Retried(_), Refused { .. }, Refused { .. }, Retried(_), End { failed: 2, waiting: 4 }]
+            ),
             "{answers:?}"
         );
-        assert!(!desk.waits_in_line("key-10"));
+        assert!(desk.waits_in_line("key-9") && !desk.waits_in_line("key-10"));
     }
 
     #[tokio::test]

@@ -91,6 +91,21 @@ impl Store {
         })
     }
 
+    /// Whether a chunk is there to which this sequence belongs, whichever of its records are left.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn has_neighbours(&self, sequence: Sequence) -> Result<bool, ReadError> {
+        self.read(|transaction| {
+            let Some(entry) = transaction.open_table(RECORDS)?.range(..=sequence.0)?.next_back() else {
+                return Ok(Ok(false));
+            };
+            let (key, value) = entry?;
+            let chunk = Chunk::parse(Sequence(key.value()), Bytes::copy_from_slice(value.value()));
+            Ok(chunk.map(|chunk| index(chunk.first(), chunk.span(), sequence).is_some()))
+        })
+    }
+
     /// The chunk that holds this record still.
     ///
     /// # Errors
