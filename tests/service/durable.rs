@@ -79,7 +79,7 @@ async fn a_broker_killed_and_restarted_fails_no_request_and_loses_repeats_and_di
 }
 
 #[tokio::test]
-async fn a_service_killed_in_an_outage_sends_what_it_stored_after_its_restart() {
+async fn a_service_killed_in_an_outage_and_while_it_sends_the_backlog_repeats_only_what_it_declares() {
     let Some(kafka) = broker::own(&[]) else { return };
     let topic = kafka.new_topic(3, &[]).await;
     let service = spool::ready(&kafka.bootstrap(), &[]).await;
@@ -93,11 +93,16 @@ async fn a_service_killed_in_an_outage_sends_what_it_stored_after_its_restart() 
     service.restart().await;
     // before the first look of the link, too
     assert_eq!(client.get("/ready").await.status, 200);
-    load.wait_for(400).await;
+    load.wait_for(2000).await;
     kafka.restart();
-    load.wait_for(200).await;
+    for _ in 0..2 {
+        wait_metric(&client, r#"inlet_spool_replayed_total{status="success"}"#, 1.0).await;
+        service.kill();
+        service.restart().await;
+        load.wait_for(200).await;
+    }
     let outcomes = load.stop().await;
-    assert!(outcomes.count(Told::Stored) >= 800 && outcomes.count(Told::NoConnection) > 0);
+    assert!(outcomes.count(Told::Stored) >= 2000 && outcomes.count(Told::NoConnection) > 0);
     assert_eq!(outcomes.not_written(), 0, "{:?}", outcomes.failures());
     wait_empty(&client).await;
     landed(&outcomes, &kafka.bootstrap());
@@ -120,34 +125,6 @@ async fn a_service_killed_while_kafka_is_healthy_repeats_no_record() {
     assert_eq!(outcomes.not_written(), 0, "{:?}", outcomes.failures());
     wait_empty(&service.client()).await;
     assert_eq!(landed(&outcomes, &kafka.bootstrap()), 0);
-}
-
-#[tokio::test]
-async fn a_service_killed_while_it_sends_a_backlog_repeats_only_what_it_declares() {
-    if !broker::startable() {
-        return;
-    }
-    let kafka = Broker::prepare(&[]);
-    let service = spool::spawn(&kafka.bootstrap(), &[]).await;
-    let client = service.client();
-    let load = Load::start_with(service.address(), "backlog", KEYED);
-    load.wait_for(2000).await;
-    kafka.restart();
-    kafka.create_topic("backlog", 3, &[]).await;
-    for _ in 0..2 {
-        eventually("stored records are being sent", Duration::from_secs(20), || async {
-            let sent = metric(&client, r#"inlet_spool_replayed_total{status="success"}"#).await;
-            (sent > 0.0).then_some(())
-        })
-        .await;
-        service.kill();
-        service.restart().await;
-        load.wait_for(300).await;
-    }
-    let outcomes = load.stop().await;
-    assert_eq!(outcomes.not_written(), 0, "{:?}", outcomes.failures());
-    wait_empty(&client).await;
-    landed(&outcomes, &kafka.bootstrap());
 }
 
 #[tokio::test]
@@ -530,4 +507,40 @@ async fn a_partition_that_is_stuck_delays_no_other() {
         .map(|record| record.json()["number"].clone())
         .collect();
     assert_eq!(of_stuck, (0..22).map(Value::from).collect::<Vec<_>>(), "in order, once");
+}
+
+#[tokio::test]
+async fn looking_again_at_what_was_passed_over_sends_nothing_twice() {
+    const BATCHES: usize = 40;
+    let mock = Mock::start(1);
+    mock.create_topic("denied", 1);
+    mock.create_topic("slow", 3);
+    mock.broker_down(1);
+    let least = ("MAX_IN_FLIGHT_BYTES", "27017216");
+    let service = spool::spawn(mock.bootstrap(), &[least]).await;
+    let client = service.client();
+    let value = "x".repeat(1024);
+    let record = |number| {
+        // every chunk has one that cannot be sent
+        let topic = if number % 20 == 0 { "denied" } else { "slow" };
+        json!({"topic": topic, "key": format!("{}", number % 500), "value": value, "project": "p"})
+    };
+    let batch = serde_json::to_vec(&(0..1000).map(record).collect::<Vec<_>>()).unwrap();
+    for _ in 0..BATCHES {
+        let answer = client.post("/produce/batch", batch.as_slice()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+    mock.topic_error("denied", RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    // long enough that the producer's share of memory is full
+    mock.round_trip_time(1, Duration::from_millis(300));
+    mock.broker_up(1);
+    eventually("all that can be sent is sent", Duration::from_secs(40), || async {
+        (metric(&client, "inlet_spool_records").await == BATCHES as f64 * 50.0).then_some(())
+    })
+    .await;
+    assert_eq!(consumer::count(mock.bootstrap(), "slow"), BATCHES as i64 * 950);
+    mock.topic_error("denied", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+    wait_empty(&client).await;
+    assert_eq!(consumer::count(mock.bootstrap(), "slow"), BATCHES as i64 * 950);
+    assert_eq!(consumer::count(mock.bootstrap(), "denied"), BATCHES as i64 * 50);
 }
