@@ -124,11 +124,12 @@ async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
     let mut pipeline = Pipeline::new(producer.clone(), budget, metrics.clone(), settings);
     let mut disk = None;
     if let (Some(store), Some(settings)) = (store, config.spool.clone()) {
-        let records = Budget::new(config.limits.max_in_flight_bytes);
+        // what is attempted and what is sent from the spool do not take each other's room
+        let half = config.limits.max_in_flight_bytes / 2;
         let parts = spool::Parts {
             instance: config.instance_id.clone(),
             producer: producer.clone(),
-            budget: Arc::clone(&records),
+            max_in_flight_bytes: half,
             delivery_timeout: config.kafka.delivery_timeout,
             max_record_bytes: config.limits.max_record_bytes,
             readiness: readiness.clone(),
@@ -137,7 +138,7 @@ async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
             settings,
         };
         let spool = DiskSpool::start(store, parts, &mut supervisor)?;
-        pipeline = pipeline.with_spool(spool.clone(), records);
+        pipeline = pipeline.with_spool(spool.clone(), Budget::new(half));
         disk = Some(spool);
     }
     let state = AppState::new(http::Parts {

@@ -76,6 +76,12 @@ impl FakeProducer {
         self.sent.lock().unwrap().clone()
     }
 
+    /// Reports on every record that was held.
+    pub fn report_held(&self, report: &Report) {
+        let held = std::mem::take(&mut *self.held.lock().unwrap());
+        held.into_iter().for_each(|ack| ack.report(report.clone(), Instant::now()));
+    }
+
     /// Forgets the acks that were held, as a producer does that is closed.
     pub fn release(&self) {
         self.held.lock().unwrap().clear();

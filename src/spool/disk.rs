@@ -13,8 +13,8 @@ use crate::{
     config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
     produce::{
-        Attempted, Budget, DeadLetter, Error, Failure, InstanceId, Producer, ReceiptState, Record, Report,
-        Sequence, Spool, SpoolFuture, Topic,
+        Attempted, DeadLetter, Error, Failure, InstanceId, Producer, ReceiptState, Record, Report, Sequence,
+        Spool, SpoolFuture, Topic,
     },
     telemetry::{metrics::Metrics, spool_metrics::SpoolMetrics},
 };
@@ -49,8 +49,8 @@ pub struct Parts {
     pub settings: config::Spool,
     pub instance: InstanceId,
     pub producer: Arc<dyn Producer>,
-    /// Of records that the producer has.
-    pub budget: Arc<Budget>,
+    /// What the producer may have of stored records, in bytes.
+    pub max_in_flight_bytes: usize,
     pub delivery_timeout: Duration,
     pub max_record_bytes: usize,
     pub readiness: Arc<Readiness>,
@@ -122,7 +122,7 @@ impl DiskSpool {
             lines: Arc::clone(&lines),
             lanes: Arc::clone(&lanes),
             pace: Arc::clone(&pace),
-            budget: parts.budget,
+            max_in_flight_bytes: parts.max_in_flight_bytes,
             dead_letter_topic: parts.settings.dead_letter_topic.clone(),
             delivery_timeout: parts.delivery_timeout,
             max_record_bytes: parts.max_record_bytes,
@@ -161,6 +161,16 @@ impl DiskSpool {
         parts.readiness.set_spool_room(spool.has_room());
         supervisor.spawn("the watch over the spool", Arc::clone(&spool).watch(parts.readiness));
         Ok(spool)
+    }
+
+    /// How many records wait to be sent.
+    pub fn records(&self) -> u64 {
+        self.store.records()
+    }
+
+    /// How many records Kafka refused for good, and wait for the operator.
+    pub fn failed_records(&self) -> u64 {
+        self.store.failed_records()
     }
 
     /// Sends nothing more. What is under way is still heard of.
@@ -227,6 +237,12 @@ impl DiskSpool {
             }
         }
         Error::SpoolFull { reason: error.to_string() }
+    }
+
+    #[cfg(test)]
+    pub fn is_waited_behind(&self, record: &Record) -> bool {
+        let waiting = self.line(record).filter(|line| self.lines.join_others(*line));
+        waiting.inspect(|line| self.lines.leave(*line)).is_some()
     }
 
     fn line(&self, record: &Record) -> Option<Line> {

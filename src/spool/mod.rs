@@ -16,6 +16,8 @@ mod pace;
 mod replay;
 mod results;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use codec::{Chunk, Corrupt, Encoded};

@@ -2,7 +2,7 @@
 
 use crate::support::{app::Service, process};
 use serde_json::Value;
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
 const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
 /// Where the README's service listens.
@@ -80,5 +80,23 @@ async fn every_curl_of_the_readme_gets_the_answer_beside_it() {
             let body: Value = serde_json::from_str(body).unwrap();
             assert_eq!(without_varying(body), without_varying(answer), "the answer of\n{command}");
         }
+    }
+}
+
+/// `file::test` below `tests/service/`, or `path.rs::test` below `src/`.
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/GUARANTEES.md")).unwrap();
+    let named: Vec<_> = text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for (file, test) in named {
+        let path = if file.ends_with(".rs") {
+            root.join("src").join(file)
+        } else {
+            root.join("tests/service").join(format!("{file}.rs"))
+        };
+        let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(source.contains(&format!("fn {test}(")), "{file}::{test} does not exist");
     }
 }

@@ -69,6 +69,11 @@ impl Flight {
         }
     }
 
+    /// Whether no report has come for too long, as of the last look.
+    pub fn is_stuck(&self, lane: Option<Lane>) -> bool {
+        self.stuck.contains(&lane)
+    }
+
     pub fn leaves(&mut self, sent: &Sent, now: Instant) {
         self.records += 1;
         self.bytes += sent.reserved;

@@ -45,7 +45,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use troubles::Troubles;
-use window::{State, Window};
+use window::{State, Waiting, Window};
 
 /// Messages that are taken at once.
 const MESSAGES: usize = 1024;
@@ -55,6 +55,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const BETWEEN_REWINDS: Duration = Duration::from_millis(100);
 /// So long nothing is sent after a failure that says nothing about its record, of a replaced producer for example.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How soon the disk is tried again that could not be read or written.
+const AFTER_A_FAULT: Duration = Duration::from_secs(1);
 
 /// What the replay is told.
 pub enum Message {
@@ -81,8 +83,8 @@ pub struct Parts {
     pub lines: Arc<Lines>,
     pub lanes: Arc<Lanes>,
     pub pace: Arc<Pace>,
-    /// Of records that the producer has. The replay takes half of it at most.
-    pub budget: Arc<Budget>,
+    /// What the producer may have of stored records, in bytes.
+    pub max_in_flight_bytes: usize,
     pub dead_letter_topic: Option<DeadLetterTopic>,
     pub delivery_timeout: Duration,
     pub max_record_bytes: usize,
@@ -109,6 +111,7 @@ pub struct Replay {
     /// Records that must not share a batch again.
     alone: HashSet<Sequence>,
     flight: Flight,
+    budget: Arc<Budget>,
     /// The producer's generation of all records under way.
     generation: u64,
     paused_until: Option<Instant>,
@@ -116,6 +119,7 @@ pub struct Replay {
     look_ups: Work<(TopicName, Result<Arc<Topic>, Error>)>,
     refusals: refusals::Refusals,
     settled: Vec<Sequence>,
+    commit_not_before: Option<Instant>,
     finishing: Option<Finishing>,
     waiters: HashMap<Sequence, Vec<oneshot::Sender<Resolved>>>,
     turn: Turn,
@@ -159,13 +163,16 @@ impl Replay {
             passed_over: PassedOver::default(),
             troubles: Troubles::default(),
             alone: HashSet::new(),
-            flight: Flight::new(parts.budget.limit() / 2),
+            flight: Flight::new(parts.max_in_flight_bytes),
+            // what is in flight is bounded by partition: see `flight`
+            budget: Budget::new(usize::MAX),
             generation: parts.producer.generation(),
             paused_until: None,
             keeping: Work::new(),
             look_ups: Work::new(),
             refusals: refusals::Refusals::default(),
             settled: Vec::new(),
+            commit_not_before: None,
             finishing: None,
             waiters: HashMap::new(),
             turn: Turn { due: Instant::now(), sent: 0 },
@@ -248,13 +255,16 @@ impl Replay {
     }
 
     fn reported(&mut self, sequence: Sequence, report: Report) {
-        let Some((first, index, chunk)) = self.window.find(sequence) else {
+        if self.held.contains_key(&sequence) {
             return self.reported_on_held(sequence, report);
-        };
+        }
+        let Some((first, index, chunk)) = self.window.find(sequence) else { return };
         let Some(State::Sent(sent)) = chunk.state(index) else { return };
         let sent = sent.clone();
         self.passed_over.is_due |= self.flight.lands(&sent, Instant::now());
         let was_alone = self.alone.remove(&sequence);
+        // who comes after it in its line has waited
+        self.passed_over.is_due |= was_alone;
         match report {
             Ok(written) => {
                 self.turn.sent += 1;
@@ -270,7 +280,7 @@ impl Replay {
                 self.comes_back(first, index, sent.line);
             }
             Err(error) if is_final(&error) => {
-                self.troubles.tells_nothing(&sent.topic, sequence);
+                self.passed_over.is_due |= self.troubles.tells_nothing(&sent.topic, sequence);
                 self.refuse(first, index, sent.line, error);
             }
             Err(error) => {
@@ -286,11 +296,13 @@ impl Replay {
         }
     }
 
-    /// The record is to be sent again.
+    /// The record is to be sent again, once its chunk is closed.
     fn comes_back(&mut self, first: Sequence, index: u32, line: Option<Line>) {
         self.passed_over.add(first, line);
-        self.passed_over.is_due = true;
-        self.set(first, index, State::Waiting(line));
+        if let Some(chunk) = self.window.get_mut(first) {
+            chunk.is_due = true;
+        }
+        self.set(first, index, State::Waiting(Waiting { line, obstacle: None }));
     }
 
     fn topic_fails(&mut self, topic: &TopicName, error: &Error) {
@@ -337,6 +349,9 @@ impl Replay {
         if self.finishing.is_some() || self.settled.is_empty() {
             return;
         }
+        if self.commit_not_before.is_some_and(|then| Instant::now() < then) {
+            return;
+        }
         let settled = std::mem::take(&mut self.settled);
         let finish = self.finish(&settled);
         self.finishing = Some(Box::pin(async move { (settled, finish.await) }));
@@ -380,14 +395,16 @@ impl Replay {
         if let Err(error) = result {
             tracing::error!(%error, "what became of stored records cannot be written to the spool; trying again");
             self.settled.extend_from_slice(chunks);
-            self.paused_until = Some(Instant::now() + PAUSE);
+            self.commit_not_before = Some(Instant::now() + AFTER_A_FAULT);
             return;
         }
+        self.commit_not_before = None;
         for &first in chunks {
             self.refusals.forget(first);
             let Some(chunk) = self.window.remove(first) else { continue };
-            for line in chunk.waiting_lines() {
-                self.passed_over.add(first, line);
+            self.passed_over.is_due |= chunk.is_due;
+            for waiting in chunk.waiting() {
+                self.passed_over.add(first, waiting.line);
             }
         }
     }

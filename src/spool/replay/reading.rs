@@ -1,11 +1,11 @@
 //! From chunks on the disk to records on their way.
 
 use super::{
-    Message, Replay,
+    AFTER_A_FAULT, Message, Replay,
     flight::Room,
     now_ms,
     troubles::Way,
-    window::{OpenChunk, Sent, State},
+    window::{Obstacle, OpenChunk, Sent, State, Waiting},
 };
 use crate::{
     produce::{
@@ -19,13 +19,11 @@ use futures_util::future::BoxFuture;
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Bytes of chunks that are read at once.
 const READ: usize = 1 << 20;
-/// How soon the disk is tried again that could not be read.
-const AFTER_A_FAULT: Duration = Duration::from_secs(1);
 
 /// Chunks as the disk has them, by their first sequence.
 type Chunks = Vec<(Sequence, Bytes)>;
@@ -49,7 +47,7 @@ pub struct Reading {
 /// What happens to one record of a chunk.
 enum Decision {
     Send { sent: Sent, batching: Batching, is_trial: bool },
-    PassOver(Option<Line>),
+    PassOver(Waiting),
     Refuse(Option<Line>, Error),
 }
 
@@ -160,9 +158,30 @@ impl Replay {
 
     /// The chunk's records; None where none of them can be sent now.
     fn decode(&mut self, first: Sequence, value: Bytes) -> Option<Vec<(Sequence, Record)>> {
-        if let Some(chunk) = self.window.get(first) {
-            let waiting: Vec<_> = chunk.waiting_lines().collect();
-            waiting.into_iter().for_each(|line| self.passed_over.add(first, line));
+        if let Some(chunk) = self.window.get_mut(first) {
+            let mut is_due = false;
+            let passed_over = &mut self.passed_over;
+            for waiting in chunk.waiting() {
+                let is_behind = waiting.line.is_some_and(|line| passed_over.lines.contains(line));
+                let is_stopped = match &waiting.obstacle {
+                    Some(Obstacle::Topic(topic)) => self.troubles.way(topic) == Way::Blocked,
+                    Some(Obstacle::Lane(lane)) => {
+                        self.flight.is_stuck(*lane) || lane.is_some_and(|lane| self.parts.lanes.is_held(lane))
+                    }
+                    None => false,
+                };
+                // it is sent when the chunk is read again
+                is_due |= !is_behind && !is_stopped;
+                passed_over.add(first, waiting.line);
+            }
+            chunk.is_due |= is_due;
+            if !self.alone.is_empty() {
+                // others of their lines wait, since they go by another client
+                let alone = chunk
+                    .sent()
+                    .filter(|(index, _)| self.alone.contains(&Sequence(first.0 + u64::from(*index))));
+                alone.filter_map(|(_, sent)| sent.line).for_each(|line| passed_over.lines.insert(line));
+            }
             return None;
         }
         if let Some(line) = self.held_line(first) {
@@ -180,15 +199,6 @@ impl Replay {
     /// Sends of the chunk what may be sent now.
     fn send(&mut self, first: Sequence, records: &[(Sequence, Record)]) -> Result<(), Busy> {
         let decisions = self.decide(records)?;
-        let (mut cost, mut count) = (0, 0);
-        for decision in &decisions {
-            if let Decision::Send { sent, .. } = decision {
-                (cost, count) = (cost + sent.reserved, count + 1);
-            }
-        }
-        if !self.parts.budget.reserve_records(cost, count) {
-            return Err(Busy);
-        }
         let now = Instant::now();
         let mut states = Vec::with_capacity(records.len());
         let (mut shared, mut alone, mut refused) = (Vec::new(), Vec::new(), Vec::new());
@@ -210,9 +220,9 @@ impl Replay {
                         }
                         State::Sent(sent)
                     }
-                    Decision::PassOver(line) => {
-                        self.passed_over.add(first, line);
-                        State::Waiting(line)
+                    Decision::PassOver(waiting) => {
+                        self.passed_over.add(first, waiting.line);
+                        State::Waiting(waiting)
                     }
                     Decision::Refuse(line, error) => {
                         refused.push((index, line, error));
@@ -245,8 +255,9 @@ impl Replay {
             let line = self.parts.lines.of(record.topic.as_str(), record.key.as_deref());
             let waits =
                 line.is_some_and(|line| self.passed_over.lines.contains(line) || lines.contains(&line));
+            let pass_over = |obstacle| Decision::PassOver(Waiting { line, obstacle });
             let decision = if waits {
-                Decision::PassOver(line)
+                pass_over(None)
             } else {
                 if last.as_ref().is_none_or(|(name, ..)| **name != record.topic) {
                     let (topic, way) = self.topic(&record.topic);
@@ -258,7 +269,7 @@ impl Replay {
                         let lane = self.parts.lanes.of(record, topic);
                         match self.room(lane, now) {
                             Room::Busy => return Err(Busy),
-                            Room::Stuck => Decision::PassOver(line),
+                            Room::Stuck => pass_over(Some(Obstacle::Lane(lane))),
                             Room::Free => match check_record(record, topic, limits) {
                                 Err(error) => Decision::Refuse(line, error),
                                 Ok(reserved) => {
@@ -271,7 +282,7 @@ impl Replay {
                             },
                         }
                     }
-                    _ => Decision::PassOver(line),
+                    _ => pass_over(Some(Obstacle::Topic(record.topic.clone()))),
                 }
             };
             if matches!(decision, Decision::PassOver(_) | Decision::Send { batching: Batching::Alone, .. }) {
@@ -333,8 +344,10 @@ impl Replay {
         });
         let found = found.collect();
         drop(asked);
+        // always true: it only counts
+        self.budget.reserve_records(admitted.iter().map(|admitted| admitted.reserved).sum(), admitted.len());
         let submission = Arc::new(Submission::new(sent, found, topic_of));
-        let delivery = Delivery::new(&submission, admitted, Arc::clone(&self.parts.budget), now);
+        let delivery = Delivery::new(&submission, admitted, Arc::clone(&self.budget), now);
         let sender = self.sender.clone();
         delivery.listen(Box::new(move |record, report| {
             // the replay ends with the process alone

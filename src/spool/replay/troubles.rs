@@ -19,6 +19,7 @@ struct Trouble {
     stage: Stage,
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Stage {
     /// Kafka is being asked.
     Asked,
@@ -95,13 +96,10 @@ impl Troubles {
         !self.0.is_empty() && self.0.remove(topic).is_some()
     }
 
-    /// The record that was tried has shown nothing of the topic.
-    pub fn tells_nothing(&mut self, topic: &TopicName, sequence: Sequence) {
-        if let Some(trouble) = self.0.get_mut(topic)
-            && matches!(trouble.stage, Stage::Tried(tried) if tried == sequence)
-        {
-            trouble.stage = Stage::Due;
-        }
+    /// The record has shown nothing of the topic. True where it was the trial, and another one is to be made.
+    pub fn tells_nothing(&mut self, topic: &TopicName, sequence: Sequence) -> bool {
+        let trial = self.0.get_mut(topic).filter(|trouble| trouble.stage == Stage::Tried(sequence));
+        trial.map(|trouble| trouble.stage = Stage::Due).is_some()
     }
 
     /// The topics whose delay is over. They are tried from now on.
@@ -171,7 +169,8 @@ mod tests {
         troubles.fails(&topic(), now);
         troubles.due(now + FIRST_DELAY);
         troubles.tries(&topic(), Sequence(1));
-        troubles.tells_nothing(&topic(), Sequence(1));
+        assert!(!troubles.tells_nothing(&topic(), Sequence(2)));
+        assert!(troubles.tells_nothing(&topic(), Sequence(1)));
         assert_eq!(troubles.way(&topic()), Way::AsTrial);
     }
 }

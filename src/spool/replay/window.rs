@@ -6,16 +6,36 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
+/// So many chunks may lie between a record and the first of its own.
+const NEAR: usize = 64;
+
 /// A record of an open chunk.
 #[derive(Debug)]
 pub enum State {
     /// It is sent when the chunk is read again.
-    Waiting(Option<Line>),
+    Waiting(Waiting),
     /// The producer has it.
     Sent(Sent),
     /// Kafka refused it for good; it is on its way to the dead letter topic, or to the failed ones.
     Refused(Option<Line>),
     Resolved(Resolved),
+}
+
+/// Why a record was passed over, where that is known, and which others wait behind it.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting {
+    pub line: Option<Line>,
+    /// None where an earlier one of its line was, or where it comes back.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// What a record cannot pass for now.
+#[derive(Debug, Clone)]
+pub enum Obstacle {
+    /// Its topic is in trouble.
+    Topic(TopicName),
+    /// Its partition is stuck.
+    Lane(Option<Lane>),
 }
 
 /// What a report is put together with.
@@ -38,6 +58,8 @@ pub struct OpenChunk {
     under_way: usize,
     /// Its results are being committed.
     pub is_closing: bool,
+    /// What waits in it can be sent as soon as it is closed.
+    pub is_due: bool,
 }
 
 /// Every open chunk, by its first sequence.
@@ -47,7 +69,7 @@ pub struct Window(BTreeMap<Sequence, OpenChunk>);
 impl OpenChunk {
     pub fn new(records: Vec<(u32, State)>) -> Self {
         let under_way = records.iter().filter(|(_, state)| state.is_under_way()).count();
-        Self { records, under_way, is_closing: false }
+        Self { records, under_way, ..Self::default() }
     }
 
     /// Puts the record into another state, and returns the one that it had.
@@ -74,10 +96,18 @@ impl OpenChunk {
         self.records.iter().all(|(_, state)| matches!(state, State::Resolved(_)))
     }
 
-    /// The lines of the records that wait.
-    pub fn waiting_lines(&self) -> impl Iterator<Item = Option<Line>> {
+    /// The records that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = &Waiting> {
         self.records.iter().filter_map(|(_, state)| match state {
-            State::Waiting(line) => Some(*line),
+            State::Waiting(waiting) => Some(waiting),
+            _ => None,
+        })
+    }
+
+    /// The records that the producer has, by index.
+    pub fn sent(&self) -> impl Iterator<Item = (u32, &Sent)> {
+        self.records.iter().filter_map(|(index, state)| match state {
+            State::Sent(sent) => Some((*index, sent)),
             _ => None,
         })
     }
@@ -96,7 +126,8 @@ impl State {
     /// The place in a line that the record has while it is not resolved.
     pub fn line(self) -> Option<Line> {
         match self {
-            Self::Waiting(line) | Self::Refused(line) => line,
+            Self::Waiting(waiting) => waiting.line,
+            Self::Refused(line) => line,
             Self::Sent(sent) => sent.line,
             Self::Resolved(_) => None,
         }
@@ -127,7 +158,7 @@ impl Window {
     /// The chunk that may hold the record, and the record's index there.
     pub fn find(&mut self, sequence: Sequence) -> Option<(Sequence, u32, &mut OpenChunk)> {
         // the nearest one, but for records that were retried and lie alone among the sequences of another chunk
-        self.0.range_mut(..=sequence).rev().find_map(|(&first, chunk)| {
+        self.0.range_mut(..=sequence).rev().take(NEAR).find_map(|(&first, chunk)| {
             let index = u32::try_from(sequence.0 - first.0).ok()?;
             chunk.state(index).is_some().then_some((first, index, chunk))
         })
@@ -150,7 +181,7 @@ mod tests {
     #[test]
     fn a_record_is_found_by_its_sequence_where_the_chunk_has_it() {
         let mut window = Window::default();
-        let waiting = |index| (index, State::Waiting(None));
+        let waiting = |index| (index, State::Waiting(Waiting::default()));
         window.insert(Sequence(10), OpenChunk::new(vec![waiting(0), waiting(2)]));
         assert_eq!(
             window.find(Sequence(12)).map(|(first, index, _)| (first, index)),
@@ -163,12 +194,13 @@ mod tests {
 
     #[test]
     fn a_chunk_is_settled_when_nothing_is_under_way() {
-        let mut chunk = OpenChunk::new(vec![(0, State::Waiting(None)), (1, State::Refused(None))]);
+        let mut chunk =
+            OpenChunk::new(vec![(0, State::Waiting(Waiting::default())), (1, State::Refused(None))]);
         assert!(!chunk.is_settled());
         assert!(matches!(chunk.replace(1, failed()), Some(State::Refused(None))));
         assert!(chunk.is_settled());
         assert_eq!(chunk.results().len(), 1);
-        assert_eq!(chunk.waiting_lines().count(), 1);
+        assert_eq!(chunk.waiting().count(), 1);
         assert!(chunk.replace(7, failed()).is_none());
     }
 }

@@ -55,9 +55,14 @@ fn stored(store: &Store) -> Vec<(Sequence, String)> {
 #[tokio::test]
 async fn requests_that_come_together_share_commits_and_keep_their_own_order() {
     let running = started(u64::MAX);
-    let requests = (0..200).map(|request| {
-        running.writer.store(encoded((0..5).map(move |n| format!("{request}-{n}"))), no_places())
-    });
+    // the first commit ends when everything is asked for
+    let held_up = running.commits.lock().unwrap();
+    let requests: Vec<_> = (0..200)
+        .map(|request| {
+            running.writer.store(encoded((0..5).map(move |n| format!("{request}-{n}"))), no_places())
+        })
+        .collect();
+    drop(held_up);
     let firsts: Vec<_> = join_all(requests).await.into_iter().map(Result::unwrap).collect();
     let all = stored(&running.store);
     assert_eq!(all.len(), 1000);
@@ -68,7 +73,7 @@ async fn requests_that_come_together_share_commits_and_keep_their_own_order() {
         }
     }
     let commits = running.commits.lock().unwrap();
-    assert!(commits.len() < 100, "{} commits", commits.len());
+    assert!(commits.len() <= 3, "{} commits", commits.len());
     assert_eq!(commits.iter().map(|commit| commit.records).sum::<u64>(), 1000);
 }
 

@@ -157,6 +157,11 @@ impl Service {
         self.process.lock().unwrap().0.signal(name);
     }
 
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.process.lock().unwrap().0.child().id()
+    }
+
     /// The exit status and the time it took, at most `limit`.
     pub async fn wait_exit(&self, limit: Duration) -> (ExitStatus, Duration) {
         let start = Instant::now();

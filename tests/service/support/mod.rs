@@ -12,6 +12,7 @@ pub mod outcomes;
 pub mod port;
 pub mod process;
 pub mod silent;
+pub mod spool;
 
 use std::{
     io::Write,

@@ -1,0 +1,436 @@
+//! What the spool promises, against a producer that is told what to do and a store on the disk.
+
+use super::{disk::Parts, *};
+use crate::{
+    config,
+    lifecycle::{readiness::Readiness, supervisor::Supervisor},
+    produce::{
+        Attempted, Batching, DeadLetter, DeadLetterTopic, Error, InstanceId, ReceiptState, Record, Sequence,
+        Spool, TopicName, Written,
+        fake::{FakeProducer, Step, record},
+    },
+    telemetry::metrics::Metrics,
+};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant, SystemTime},
+};
+
+struct Running {
+    producer: Arc<FakeProducer>,
+    spool: Arc<DiskSpool>,
+    _supervisor: Supervisor,
+}
+
+fn start(directory: &Path, producer: &Arc<FakeProducer>) -> Running {
+    start_with(directory, producer, |_| {})
+}
+
+fn start_with(
+    directory: &Path,
+    producer: &Arc<FakeProducer>,
+    change: impl FnOnce(&mut config::Spool),
+) -> Running {
+    let mut settings = config::Spool {
+        directory: directory.to_owned(),
+        max_bytes: 1 << 30,
+        max_age: None,
+        receipt_max_bytes: 1 << 20,
+        receipt_ttl: Duration::from_secs(60),
+        dead_letter_topic: None,
+    };
+    change(&mut settings);
+    let metrics = Arc::new(Metrics::for_tests());
+    let mut supervisor = Supervisor::new();
+    let parts = Parts {
+        instance: InstanceId::parse("here").unwrap(),
+        producer: producer.clone(),
+        max_in_flight_bytes: 1 << 20,
+        delivery_timeout: Duration::from_secs(5),
+        max_record_bytes: 2000,
+        readiness: Readiness::new(),
+        spool_metrics: metrics.spool(settings.max_bytes).unwrap(),
+        metrics,
+        settings,
+    };
+    let store = open(directory);
+    let spool = DiskSpool::start(store, parts, &mut supervisor).unwrap();
+    Running { producer: producer.clone(), spool, _supervisor: supervisor }
+}
+
+/// The tasks of an earlier run end in a moment.
+fn open(directory: &Path) -> Store {
+    let start = Instant::now();
+    loop {
+        match Store::open(directory, SystemTime::now()) {
+            Err(OpenError::Locked(_)) if start.elapsed() < Duration::from_secs(5) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+fn keyed(key: &'static str, value: impl ToString) -> Record {
+    Record { key: Some(key.into()), value: Some(value.to_string().into()), ..record("a") }
+}
+
+fn away() -> Error {
+    Error::NotReady { reason: "as a test".into() }
+}
+
+fn written(offset: i64) -> Written {
+    Written { partition: 1, offset: Some(offset), append_time: None }
+}
+
+async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let start = Instant::now();
+    while !is_so().await {
+        assert!(start.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl Running {
+    fn is_away(&self, is_away: bool) {
+        *self.producer.unavailable.lock().unwrap() = is_away.then(away);
+    }
+
+    /// Stores records that were not attempted.
+    async fn store(&self, records: &[Record]) -> Sequence {
+        records.iter().for_each(|record| self.spool.join_line(record));
+        self.spool.store(&mut records.iter()).await.unwrap()
+    }
+
+    /// Stores a record that the producer has.
+    async fn hold(&self, record: &Record) -> Sequence {
+        let sequence = self.spool.next_sequences(1);
+        self.spool.keep(&[Attempted { record, sequence, is_held: true }]).await.unwrap();
+        sequence
+    }
+
+    /// The values that were sent, in order.
+    fn sent(&self) -> Vec<String> {
+        let value = |record: &Record| String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap();
+        self.producer.sent().iter().map(|(record, _)| value(record)).collect()
+    }
+
+    async fn state(&self, sequence: Sequence) -> ReceiptState {
+        self.spool.receipt(sequence, Duration::ZERO).await.unwrap()
+    }
+
+    async fn wait_until_empty(&self) {
+        eventually("the spool is empty", async || self.spool.records() == 0).await;
+    }
+
+    /// Whether a record with the key may be sent past the spool.
+    fn is_free(&self, key: &'static str) -> bool {
+        !self.spool.is_waited_behind(&keyed(key, ""))
+    }
+}
+
+#[tokio::test]
+async fn what_is_stored_is_sent_in_order_and_named_a_replay() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    running.is_away(true);
+    let first = running.store(&[keyed("k", 1), keyed("l", 2)]).await;
+    running.store(&[keyed("k", 3)]).await;
+    assert!(!running.is_free("k"));
+    assert_eq!(running.state(first).await, ReceiptState::Pending);
+    running.is_away(false);
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1", "2", "3"]);
+    let receipt = running.producer.sent()[0].0.receipt.clone().unwrap();
+    assert_eq!((receipt.id.sequence, receipt.replayed), (first, true));
+    assert!(
+        matches!(running.state(first).await, ReceiptState::Written(receipt) if receipt.offset == Some(0))
+    );
+    assert!(running.is_free("k"));
+}
+
+#[tokio::test]
+async fn a_receipt_can_be_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    running.is_away(true);
+    let sequence = running.store(&[record("a")]).await;
+    let waiting = running.spool.receipt(sequence, Duration::from_secs(20));
+    let coming_back = async { running.is_away(false) };
+    let (state, ()) = tokio::join!(waiting, coming_back);
+    assert!(matches!(state.unwrap(), ReceiptState::Written(_)));
+    assert_eq!(running.state(Sequence(7)).await, ReceiptState::Unknown);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_sends_what_is_left_and_keeps_its_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a"]);
+    let running = start(directory.path(), &producer);
+    running.is_away(true);
+    let first = running.store(&[keyed("k", 1), keyed("k", 2)]).await;
+    assert_eq!(running.spool.close().await, 2);
+    drop(running);
+    let running = start(directory.path(), &producer);
+    assert!(!running.is_free("k"), "its line is counted anew");
+    assert!(running.spool.next_sequences(1) > Sequence(first.0 + 1));
+    running.is_away(false);
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_missing_topic_holds_up_its_own_records_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    running.is_away(true);
+    let missing = Record { key: Some("k".into()), value: Some("missing".into()), ..record("none") };
+    let sequence = running.store(&[missing, keyed("k", 1)]).await;
+    running.store(&[keyed("k", 2)]).await;
+    running.is_away(false);
+    eventually("the others are sent", async || running.spool.records() == 1).await;
+    assert_eq!(running.sent(), ["1", "2"]);
+    assert_eq!(running.state(sequence).await, ReceiptState::Pending);
+    assert!(matches!(running.state(Sequence(sequence.0 + 1)).await, ReceiptState::Written(_)));
+    running.producer.add_topic("none", None);
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1", "2", "missing"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_does_not_send_again_what_was_written_of_a_chunk_that_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a"]);
+    let running = start(directory.path(), &producer);
+    running.is_away(true);
+    running.store(&[record("none"), keyed("k", 1)]).await;
+    running.is_away(false);
+    eventually("one is left", async || running.spool.records() == 1).await;
+    assert_eq!(running.spool.close().await, 1);
+    drop(running);
+    producer.add_topic("none", None);
+    let running = start(directory.path(), &producer);
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1", "{}"]);
+}
+
+#[tokio::test]
+async fn a_record_that_is_denied_keeps_its_place_in_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a", "b"]));
+    let denied = Error::Unauthorized(TopicName::parse("a").unwrap());
+    running.producer.then(Step::Fails(denied));
+    running.store(&[keyed("k", 1)]).await;
+    eventually("it is tried", async || running.sent().len() == 1).await;
+    running.store(&[keyed("k", 2), Record { value: Some("b".into()), ..record("b") }]).await;
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1", "b", "1", "2"]);
+}
+
+#[tokio::test]
+async fn a_held_record_that_kafka_took_is_not_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    let sequence = running.hold(&keyed("k", 1)).await;
+    running.store(&[keyed("k", 2), keyed("l", 3)]).await;
+    eventually("the other line goes on", async || running.sent() == ["3"]).await;
+    assert_eq!(running.state(sequence).await, ReceiptState::Pending);
+    running.spool.reported(sequence, &Ok(written(7)));
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["3", "2"]);
+    assert!(
+        matches!(running.state(sequence).await, ReceiptState::Written(receipt) if receipt.offset == Some(7))
+    );
+    assert!(running.is_free("k"));
+}
+
+#[tokio::test]
+async fn a_held_record_that_kafka_did_not_take_is_sent_before_those_behind_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    let sequence = running.hold(&keyed("k", 1)).await;
+    running.store(&[keyed("k", 2)]).await;
+    let lost = Error::AcknowledgementLost { reason: "as a test".into() };
+    running.spool.reported(sequence, &Err(lost));
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_report_that_comes_before_the_disk_has_the_record_is_not_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    let (record, sequence) = (keyed("k", 1), running.spool.next_sequences(1));
+    let keeping = running.spool.keep(&[Attempted { record: &record, sequence, is_held: true }]);
+    running.spool.reported(sequence, &Ok(written(3)));
+    keeping.await.unwrap();
+    running.wait_until_empty().await;
+    assert!(running.sent().is_empty());
+    assert!(running.is_free("k"));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_by_a_new_client_before_the_old_one_has_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    running.producer.then(Step::Held);
+    running.store(&[keyed("k", 1)]).await;
+    eventually("it is under way", async || running.sent() == ["1"]).await;
+    running.producer.generation.fetch_add(1, Relaxed);
+    running.store(&[keyed("k", 2)]).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(running.sent(), ["1"]);
+    running.producer.report_held(&Err(Error::AcknowledgementLost { reason: "as a test".into() }));
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1", "1", "2"]);
+}
+
+#[tokio::test]
+async fn a_record_that_failed_for_its_neighbours_is_sent_again_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    running.producer.then(Step::Fails(Error::NeighbourRejected)).then(Step::Written);
+    running.store(&[keyed("k", 1)]).await;
+    running.wait_until_empty().await;
+    let batching: Vec<_> = running.producer.sent().iter().map(|(_, batching)| *batching).collect();
+    assert_eq!(batching, [Batching::Shared, Batching::Alone]);
+}
+
+#[tokio::test]
+async fn nothing_overtakes_a_record_that_is_sent_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    running.producer.then(Step::Fails(Error::NeighbourRejected)).then(Step::Held);
+    running.store(&[keyed("k", 1)]).await;
+    eventually("it is sent alone", async || running.sent() == ["1", "1"]).await;
+    running.store(&[keyed("k", 2), keyed("l", 3)]).await;
+    eventually("the other line goes on", async || running.sent().len() == 3).await;
+    // any change for the better has everything looked at again
+    let other = running.hold(&keyed("m", 4)).await;
+    running.spool.reported(other, &Ok(written(9)));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(running.sent(), ["1", "1", "3"]);
+    running.producer.report_held(&Ok(written(1)));
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1", "1", "3", "2"]);
+}
+
+#[tokio::test]
+async fn a_record_that_is_refused_for_good_stays_as_failed_and_lets_others_pass() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    let large = Record { value: Some(vec![b'x'; 3000].into()), ..keyed("k", "") };
+    let sequence = running.store(&[large, keyed("k", 1)]).await;
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1"]);
+    assert_eq!(running.spool.failed_records(), 1);
+    let state = running.state(sequence).await;
+    assert!(
+        matches!(&state, ReceiptState::Failed(failure) if failure.error == "record_too_large"),
+        "{state:?}"
+    );
+    assert!(running.is_free("k"));
+}
+
+#[tokio::test]
+async fn a_dead_letter_says_why_and_where_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a", "a.dlq"]);
+    let topic = DeadLetterTopic::parse("{topic}.dlq").unwrap();
+    let running =
+        start_with(directory.path(), &producer, |settings| settings.dead_letter_topic = Some(topic));
+    let rejected = || Step::Fails(Error::Rejected { reason: "as a test".into() });
+    producer.then(rejected()).then(rejected()).then(Step::Written);
+    let sequence = running.store(&[keyed("k", 1)]).await;
+    running.wait_until_empty().await;
+    let sent = producer.sent();
+    let (letter, _) = sent.last().unwrap();
+    assert_eq!((letter.topic.as_str(), letter.key.as_deref()), ("a.dlq", Some(&b"k"[..])));
+    let header = |name: &str| {
+        let value =
+            letter.headers.iter().find(|header| header.name == name).and_then(|header| header.value.clone());
+        String::from_utf8(value.unwrap().to_vec()).unwrap()
+    };
+    assert_eq!(header("dead-letter-error"), "record_rejected");
+    assert_eq!(header("dead-letter-topic"), "a");
+    assert!(header("dead-letter-reason").contains("as a test"));
+    assert!(header("dead-letter-time").starts_with("20"));
+    assert_eq!(letter.receipt.as_ref().unwrap().id.sequence, sequence);
+    let place = DeadLetter { topic: letter.topic.clone(), partition: 0, offset: Some(2) };
+    let state = running.state(sequence).await;
+    assert!(
+        matches!(&state, ReceiptState::Failed(failure) if failure.dead_letter.as_ref() == Some(&place)),
+        "{state:?}"
+    );
+    assert_eq!(running.spool.failed_records(), 0);
+}
+
+#[tokio::test]
+async fn without_its_topic_a_dead_letter_is_a_failed_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a"]);
+    let topic = DeadLetterTopic::parse("nowhere").unwrap();
+    let running =
+        start_with(directory.path(), &producer, |settings| settings.dead_letter_topic = Some(topic));
+    producer.then(Step::Fails(Error::KeyRequired(TopicName::parse("a").unwrap())));
+    let sequence = running.store(&[record("a")]).await;
+    running.wait_until_empty().await;
+    assert_eq!(running.spool.failed_records(), 1);
+    let state = running.state(sequence).await;
+    assert!(
+        matches!(&state, ReceiptState::Failed(failure) if failure.reason.contains("nowhere")),
+        "{state:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_old_record_keeps_new_ones_out_and_itself_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a"]);
+    let running =
+        start_with(directory.path(), &producer, |settings| settings.max_age = Some(Duration::from_millis(1)));
+    running.is_away(true);
+    running.store(&[keyed("k", 1)]).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let refused = running.spool.store(&mut [record("a")].iter()).await.unwrap_err();
+    assert_eq!(refused.tag(), "spool_full");
+    assert!(refused.to_string().contains("SPOOL_MAX_AGE"), "{refused}");
+    running.is_away(false);
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1"]);
+}
+
+#[tokio::test]
+async fn a_line_is_free_again_where_its_record_could_not_be_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a"]);
+    let running = start_with(directory.path(), &producer, |settings| settings.max_bytes = 10);
+    let record = keyed("k", 1);
+    running.spool.join_line(&record);
+    assert_eq!(running.spool.store(&mut [record.clone()].iter()).await.unwrap_err().tag(), "spool_full");
+    assert!(running.is_free("k"));
+    let sequence = running.spool.next_sequences(1);
+    let attempted = [Attempted { record: &record, sequence, is_held: true }];
+    assert_eq!(running.spool.keep(&attempted).await.unwrap_err().tag(), "spool_full");
+    eventually("the line is free", async || running.is_free("k")).await;
+}
+
+#[tokio::test]
+async fn a_backlog_of_many_chunks_is_sent_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    running.is_away(true);
+    let keys = ["k", "l", "m"];
+    let records: Vec<_> = (0..9000).map(|number| keyed(keys[number % 3], number)).collect();
+    for records in records.chunks(1000) {
+        running.store(records).await;
+    }
+    running.is_away(false);
+    running.wait_until_empty().await;
+    let sent: Vec<usize> = running.sent().iter().map(|value| value.parse().unwrap()).collect();
+    for rest in 0..3 {
+        let of_key: Vec<_> = sent.iter().filter(|number| **number % 3 == rest).collect();
+        assert!(of_key.is_sorted() && of_key.len() == 3000, "{}", of_key.len());
+    }
+}

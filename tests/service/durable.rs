@@ -1,0 +1,546 @@
+//! Durable delivery: what was accepted while Kafka was away, by a service that may die meanwhile, is in Kafka in the end.
+
+use crate::{
+    kafka_or_skip,
+    support::{
+        broker::{self, Broker},
+        consumer, eventually,
+        load::{Load, LoadOptions},
+        mock::Mock,
+        outcomes::{Duplicates, Outcomes, Told},
+        spool::{self, ReadyWatch, metric, stored, stored_one, wait_empty, wait_metric, wait_storing},
+    },
+};
+use rdkafka::types::RDKafkaRespErr;
+use serde_json::{Value, json};
+use std::{collections::HashSet, fs, path::Path, process::Command, time::Duration};
+
+/// How soon after Kafka's return records are written at once again.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(5);
+/// Clients that each have two keys.
+const KEYED: LoadOptions = LoadOptions { clients: 16, keys: 2, headers: &[] };
+const KEYS: usize = 32;
+
+fn body(topic: &str, number: usize) -> String {
+    json!({"topic": topic, "value": {"number": number}, "project": "p"}).to_string()
+}
+
+fn keyed_body(topic: &str, key: &str, number: usize) -> String {
+    json!({"topic": topic, "value": {"number": number}, "project": "p", "key": key}).to_string()
+}
+
+/// What clients were told and what is in Kafka are the same, in order. Returns how often records are there again.
+fn landed(outcomes: &Outcomes, bootstrap: &str) -> usize {
+    let landed = outcomes.read(bootstrap);
+    landed.every_accepted_is_in();
+    landed.no_refused_is_in();
+    assert_eq!(landed.order_is_kept(), KEYS);
+    let Duplicates { declared, undeclared } = landed.duplicates();
+    assert_eq!(undeclared, 0, "{declared} are declared");
+    declared
+}
+
+#[tokio::test]
+async fn a_broker_killed_and_restarted_fails_no_request_and_loses_repeats_and_disorders_no_record() {
+    let Some(kafka) = broker::own(&[]) else { return };
+    let topic = kafka.new_topic(3, &[]).await;
+    let service = spool::ready(&kafka.bootstrap(), &[]).await;
+    let client = service.client();
+    let watch = ReadyWatch::start(&service);
+    let load = Load::start_with(service.address(), &topic, KEYED);
+    load.wait_for(200).await;
+    kafka.kill();
+    wait_storing(&client).await;
+    load.wait_for(400).await;
+    let known_key = keyed_body(&topic, "known", 1_000_000);
+    stored_one(&client.post("/produce", known_key.as_str()).await);
+    wait_metric(&client, "inlet_spool_records", 400.0).await;
+
+    kafka.restart();
+    eventually("records are written at once again, also for a key that waited", RECOVERY_LIMIT, || async {
+        let answer = client.post("/produce", known_key.as_str()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.json()["offset"].as_i64()
+    })
+    .await;
+    load.wait_for(400).await;
+    let outcomes = load.stop().await;
+    assert_eq!(outcomes.failures(), [""; 0]);
+    assert!(outcomes.count(Told::Stored) >= 400 && outcomes.count(Told::Written) >= 200);
+    wait_empty(&client).await;
+    watch.always_ready().await;
+    // the record of the known key was sent several times by this test
+    let records = consumer::read_all(&kafka.bootstrap(), &topic);
+    let records = records.into_iter().filter(|record| record.key.as_deref() != Some(b"known")).collect();
+    let landed = outcomes.beside(records);
+    landed.every_accepted_is_in();
+    assert_eq!(landed.order_is_kept(), KEYS);
+    assert_eq!(landed.duplicates(), Duplicates::default());
+}
+
+#[tokio::test]
+async fn a_service_killed_in_an_outage_and_while_it_sends_the_backlog_repeats_only_what_it_declares() {
+    let Some(kafka) = broker::own(&[]) else { return };
+    let topic = kafka.new_topic(3, &[]).await;
+    let service = spool::ready(&kafka.bootstrap(), &[]).await;
+    let client = service.client();
+    let load = Load::start_with(service.address(), &topic, KEYED);
+    load.wait_for(200).await;
+    kafka.kill();
+    wait_storing(&client).await;
+    load.wait_for(400).await;
+    service.kill();
+    service.restart().await;
+    // before the first look of the link, too
+    assert_eq!(client.get("/ready").await.status, 200);
+    load.wait_for(2000).await;
+    kafka.restart();
+    for _ in 0..2 {
+        wait_metric(&client, r#"inlet_spool_replayed_total{status="success"}"#, 1.0).await;
+        service.kill();
+        service.restart().await;
+        load.wait_for(200).await;
+    }
+    let outcomes = load.stop().await;
+    assert!(outcomes.count(Told::Stored) >= 2000 && outcomes.count(Told::NoConnection) > 0);
+    assert_eq!(outcomes.not_written(), 0, "{:?}", outcomes.failures());
+    wait_empty(&client).await;
+    landed(&outcomes, &kafka.bootstrap());
+}
+
+#[tokio::test]
+async fn a_service_killed_while_kafka_is_healthy_repeats_no_record() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(3, &[]).await;
+    let service = spool::ready(&kafka.bootstrap(), &[]).await;
+    let load = Load::start_with(service.address(), &topic, KEYED);
+    for _ in 0..2 {
+        load.wait_for(300).await;
+        service.kill();
+        service.restart().await;
+        spool::wait_connected(&service.client()).await;
+    }
+    load.wait_for(300).await;
+    let outcomes = load.stop().await;
+    assert_eq!(outcomes.not_written(), 0, "{:?}", outcomes.failures());
+    wait_empty(&service.client()).await;
+    assert_eq!(landed(&outcomes, &kafka.bootstrap()), 0);
+}
+
+#[tokio::test]
+async fn what_a_frozen_broker_takes_in_the_end_is_not_sent_again() {
+    const FROZEN: usize = 40;
+    let Some(kafka) = broker::own(&[]) else { return };
+    let topic = kafka.new_topic(2, &[]).await;
+    let service = spool::ready(&kafka.bootstrap(), &[]).await;
+    let client = service.client();
+    client.post("/produce", body(&topic, 0)).await.written();
+    kafka.freeze();
+    let posts = (1..=FROZEN).map(|number| {
+        let body = if number % 2 == 0 {
+            body(&topic, number)
+        } else {
+            keyed_body(&topic, &format!("key-{number}"), number)
+        };
+        client.post("/produce", body)
+    });
+    let receipts: Vec<_> = futures_util::future::join_all(posts).await.iter().map(stored_one).collect();
+    wait_metric(&client, "inlet_spool_held_records", FROZEN as f64).await;
+    // behind one that librdkafka holds
+    let behind = stored_one(&client.post("/produce", keyed_body(&topic, "key-1", FROZEN + 1)).await);
+    let held = client.get(&format!("/receipts/{}", receipts[0])).await;
+    assert_eq!(held.json()["state"], "pending", "{held:?}");
+
+    kafka.thaw();
+    for (id, number) in receipts.iter().chain([&behind]).zip(1..) {
+        assert_eq!(spool::read_written(&client, &kafka.bootstrap(), id).await["number"], number);
+    }
+    wait_empty(&client).await;
+    assert_eq!(metric(&client, "inlet_spool_held_records").await, 0.0);
+    let records = consumer::read_all(&kafka.bootstrap(), &topic);
+    assert_eq!(records.len(), FROZEN + 2, "one of them is there twice");
+    let replayed = records.iter().filter(|record| record.header("receipt-replayed").is_some());
+    assert_eq!(replayed.count(), 1, "only the one that was not attempted was sent from the spool");
+    client.post("/produce", keyed_body(&topic, "key-1", 0)).await.written();
+}
+
+#[tokio::test]
+async fn every_kind_of_request_is_stored_in_an_outage_and_its_receipts_tell_where_it_is_then() {
+    if !broker::startable() {
+        return;
+    }
+    let kafka = Broker::prepare(&[]);
+    let service = spool::spawn(&kafka.bootstrap(), &[]).await;
+    let client = service.client();
+    let records: Vec<Value> = (0..6)
+        .map(|number| json!({"topic": "kinds", "key": "k", "value": {"number": number}, "project": "p"}))
+        .collect();
+    let batch = client.post("/produce/batch", serde_json::to_vec(&records[..3]).unwrap()).await;
+    let lines: Vec<_> = records[3..].iter().map(Value::to_string).collect();
+    let ndjson = client.post_as("application/x-ndjson", "/produce/batch", lines.join("\n")).await;
+    let mut receipts = Vec::new();
+    for answer in [&batch, &ndjson] {
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let answer = answer.json();
+        assert_eq!((&answer["messages_sent"], &answer["messages_stored"]), (&json!(0), &json!(3)));
+        receipts.extend(answer["results"].as_array().unwrap().iter().map(stored));
+    }
+    let unwaited = [("content-type", "application/json"), ("prefer", "respond-async")];
+    let post_unwaited =
+        async |number| client.send("POST", "/produce", &unwaited, keyed_body("kinds", "k", number)).await;
+    receipts.push(stored_one(&post_unwaited(6).await));
+    receipts.push(stored_one(&client.post("/produce", keyed_body("kinds", "k", 7)).await));
+    assert_eq!(receipts.iter().collect::<HashSet<_>>().len(), 8, "each record has a receipt of its own");
+
+    kafka.restart();
+    kafka.create_topic("kinds", 1, &[]).await;
+    let bootstrap = kafka.bootstrap();
+    for (id, number) in receipts.iter().zip(0..) {
+        assert_eq!(spool::read_written(&client, &bootstrap, id).await["number"], number);
+    }
+    let answer = post_unwaited(8).await;
+    assert_eq!(answer.header("preference-applied"), Some("respond-async"), "{answer:?}");
+    let id = stored_one(&answer);
+    assert_eq!(spool::read_written(&client, &bootstrap, &id).await["number"], 8);
+    let numbers: Vec<_> = consumer::read_all(&bootstrap, "kinds")
+        .iter()
+        .map(|record| record.json()["number"].clone())
+        .collect();
+    assert_eq!(numbers, (0..9).map(Value::from).collect::<Vec<_>>(), "in the order of the requests, once");
+}
+
+#[tokio::test]
+async fn a_service_that_is_told_to_end_with_a_backlog_says_so_and_sends_it_after_its_next_start() {
+    let mock = Mock::start(1);
+    mock.create_topic("topic", 1);
+    mock.broker_down(1);
+    let service = spool::spawn(mock.bootstrap(), &[]).await;
+    let client = service.client();
+    let mut receipts = Vec::new();
+    for number in 0..30 {
+        receipts.push(stored_one(&client.post("/produce", keyed_body("topic", "k", number)).await));
+    }
+    service.signal("TERM");
+    let (status, _) = service.wait_exit(Duration::from_secs(20)).await;
+    assert!(status.success(), "{status}\n{}", service.logs());
+    eventually("the log says what remains", Duration::from_secs(2), || async {
+        let logs = service.logs();
+        let line = logs.lines().find(|line| line.contains("records remain in the spool"))?;
+        assert!(line.contains(r#""records":30"#), "{line}");
+        Some(())
+    })
+    .await;
+
+    mock.broker_up(1);
+    service.restart().await;
+    for (id, number) in receipts.iter().zip(0..) {
+        assert_eq!(spool::read_written(&client, mock.bootstrap(), id).await["number"], number);
+    }
+    assert_eq!(consumer::count(mock.bootstrap(), "topic"), 30);
+}
+
+/// Posts batches of 100 records of 10 KiB and then single ones until the spool is full; how many were accepted.
+async fn fill(service: &crate::support::app::Service, topic: &str) -> usize {
+    let client = service.client();
+    let value = "x".repeat(10 << 10);
+    let record = json!({"topic": topic, "value": value, "project": "p"});
+    let batch = serde_json::to_vec(&vec![&record; 100]).unwrap();
+    let mut accepted = 0;
+    for _ in 0..100 {
+        let answer = client.post("/produce/batch", batch.as_slice()).await;
+        if answer.status != 202 {
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(answer.header("retry-after").is_some(), "{answer:?}");
+            for result in answer.json()["results"].as_array().unwrap() {
+                assert_eq!(result["error"], "spool_full", "{result}");
+                assert_eq!(result["outcome"], "not_written", "{result}");
+            }
+            break;
+        }
+        accepted += 100;
+    }
+    loop {
+        let answer = client.post("/produce", record.to_string()).await;
+        if answer.status != 202 {
+            answer.problem(503, "spool_full");
+            return accepted;
+        }
+        accepted += 1;
+        assert!(accepted < 10_000, "the spool is never full");
+    }
+}
+
+#[tokio::test]
+async fn a_full_spool_refuses_records_until_kafka_returns_and_drops_none() {
+    if !broker::startable() {
+        return;
+    }
+    let kafka = Broker::prepare(&[]);
+    let service = spool::spawn(&kafka.bootstrap(), &[("SPOOL_MAX_BYTES", "16777216")]).await;
+    let client = service.client();
+    let accepted = fill(&service, "full").await;
+    assert!(accepted > 500, "{accepted}");
+    let reason = service.wait_unready_within(Duration::from_secs(5)).await;
+    assert!(reason.contains("spool is full"), "{reason}");
+    assert_eq!(client.get("/health").await.status, 200);
+
+    kafka.restart();
+    kafka.create_topic("full", 3, &[]).await;
+    spool::wait_connected(&client).await;
+    wait_empty(&client).await;
+    client.post("/produce", body("full", 0)).await.written()["offset"].as_i64().unwrap();
+    assert_eq!(consumer::count(&kafka.bootstrap(), "full"), accepted as i64 + 1);
+}
+
+/// A small file system in memory, which ends with this.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// None where this user may not mount.
+    fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path());
+        let mounted = crate::support::process::output(&mut mount);
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(folder))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // lazily: a test that failed may have it in use
+        let _ = crate::support::process::output(Command::new("umount").arg("-l").arg(self.path()));
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_records_and_neither_ends_the_process_nor_loses_one() {
+    let Some(disk) = SmallDisk::mount("24m") else {
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no small disk could be mounted; that takes root");
+        return;
+    };
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, vec![0; 8 << 20]).unwrap();
+    let mock = Mock::start(1);
+    mock.create_topic("topic", 3);
+    mock.broker_down(1);
+    let folder = disk.path().join("spool");
+    fs::create_dir(&folder).unwrap();
+    let service = spool::spawn(mock.bootstrap(), &[("SPOOL_DIR", folder.to_str().unwrap())]).await;
+    let client = service.client();
+    let first = fill(&service, "topic").await;
+    assert!(first > 100, "{first}");
+    service.wait_unready_within(Duration::from_secs(5)).await;
+    assert_eq!(client.get("/health").await.status, 200);
+
+    fs::remove_file(&ballast).unwrap();
+    wait_storing_again(&client).await;
+    let second = fill(&service, "topic").await;
+    assert!(second > 100, "{second}");
+    let before = spool::processor_time(&service);
+    mock.broker_up(1);
+    wait_empty(&client).await;
+    let took = spool::processor_time(&service) - before;
+    eprintln!(
+        "full disk: {first} + {second}, replay took {took:?}, log lines {}",
+        service.logs().lines().count()
+    );
+    client.post("/produce", body("topic", 0)).await.written()["offset"].as_i64().unwrap();
+    assert_eq!(consumer::count(mock.bootstrap(), "topic"), (first + second) as i64 + 1);
+    assert!(service.logs().lines().count() < 300, "too many lines:\n{}", service.logs());
+}
+
+/// As [`wait_storing`], after the spool was full.
+async fn wait_storing_again(client: &crate::support::client::Client) {
+    eventually("there is room again", Duration::from_secs(10), || async {
+        (client.get("/ready").await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn records_for_a_topic_that_does_not_exist_hold_up_no_other_and_are_written_once_it_does() {
+    if !broker::startable() {
+        return;
+    }
+    let kafka = Broker::prepare(&[]);
+    let service = spool::spawn(&kafka.bootstrap(), &[]).await;
+    let client = service.client();
+    let (mut missing, mut known) = (Vec::new(), Vec::new());
+    for number in 0..20 {
+        missing.push(stored_one(&client.post("/produce", keyed_body("missing", "k", number)).await));
+        known.push(stored_one(&client.post("/produce", keyed_body("known", "k", number)).await));
+    }
+    kafka.restart();
+    kafka.create_topic("known", 1, &[]).await;
+    let bootstrap = kafka.bootstrap();
+    for (id, number) in known.iter().zip(0..) {
+        assert_eq!(spool::read_written(&client, &bootstrap, id).await["number"], number);
+    }
+    client.post("/produce", keyed_body("known", "k", 20)).await.written()["offset"].as_i64().unwrap();
+    let pending = client.get(&format!("/receipts/{}", missing[0])).await;
+    assert_eq!(pending.json()["state"], "pending", "{pending:?}");
+    assert_eq!(metric(&client, "inlet_spool_failed_records").await, 0.0);
+
+    kafka.create_topic("missing", 1, &[]).await;
+    for (id, number) in missing.iter().zip(0..) {
+        assert_eq!(spool::read_written(&client, &bootstrap, id).await["number"], number);
+    }
+    let numbers: Vec<_> = consumer::read_all(&bootstrap, "missing")
+        .iter()
+        .map(|record| record.json()["number"].clone())
+        .collect();
+    assert_eq!(numbers, (0..20).map(Value::from).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn records_for_a_topic_that_denies_them_hold_up_no_other_and_are_written_once_it_does_not() {
+    let mock = Mock::start(1);
+    mock.create_topic("denied", 1);
+    mock.create_topic("open", 1);
+    mock.broker_down(1);
+    let service = spool::spawn(mock.bootstrap(), &[]).await;
+    let client = service.client();
+    let (mut denied, mut open) = (Vec::new(), Vec::new());
+    for number in 0..10 {
+        denied.push(stored_one(&client.post("/produce", keyed_body("denied", "k", number)).await));
+        open.push(stored_one(&client.post("/produce", keyed_body("open", "k", number)).await));
+    }
+    mock.topic_error("denied", RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    mock.broker_up(1);
+    for (id, number) in open.iter().zip(0..) {
+        assert_eq!(spool::read_written(&client, mock.bootstrap(), id).await["number"], number);
+    }
+    let pending = client.get(&format!("/receipts/{}", denied[0])).await;
+    assert_eq!(pending.json()["state"], "pending", "{pending:?}");
+    mock.topic_error("denied", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+    for (id, number) in denied.iter().zip(0..) {
+        assert_eq!(spool::read_written(&client, mock.bootstrap(), id).await["number"], number);
+    }
+    assert_eq!(consumer::count(mock.bootstrap(), "denied"), 10);
+}
+
+#[tokio::test]
+async fn memory_stays_bounded_however_long_the_outage_and_while_its_records_are_sent() {
+    const BATCHES: usize = 110;
+    const LIMIT: u64 = 32 << 20;
+    let Some(kafka) = broker::startable().then(|| Broker::prepare(&[])) else { return };
+    let limit = LIMIT.to_string();
+    let service = spool::spawn(&kafka.bootstrap(), &[("MAX_IN_FLIGHT_BYTES", &limit)]).await;
+    let client = service.client();
+    // what is passed over is looked at again and again, and nothing is sent twice by that
+    let missing = stored_one(&client.post("/produce", body("missing", 0)).await);
+    let value = "x".repeat(1024);
+    let record =
+        |number| json!({"topic": "long", "key": format!("{}", number % 500), "value": value, "project": "p"});
+    let batch = serde_json::to_vec(&(0..1000).map(record).collect::<Vec<_>>()).unwrap();
+    // what a request takes is no matter of the outage
+    let warm = client.post("/produce/batch", batch.as_slice()).await;
+    assert_eq!(warm.status, 202, "{warm:?}");
+    let before = spool::peak_memory(&service);
+    for _ in 1..BATCHES {
+        let answer = client.post("/produce/batch", batch.as_slice()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+    let stored = spool::peak_memory(&service) - before;
+    kafka.restart();
+    kafka.create_topic("long", 3, &[]).await;
+    eventually("only one record is left", Duration::from_secs(40), || async {
+        (metric(&client, "inlet_spool_records").await == 1.0).then_some(())
+    })
+    .await;
+    let sent = spool::peak_memory(&service) - before;
+    assert_eq!(consumer::count(&kafka.bootstrap(), "long"), BATCHES as i64 * 1000);
+    assert_eq!(client.get(&format!("/receipts/{missing}")).await.json()["state"], "pending");
+    eprintln!("memory: before {before}, stored {stored}, sent {sent}, of {LIMIT}");
+    assert!(stored < 2 * LIMIT && sent < 2 * LIMIT, "stored {stored}, sent {sent}");
+}
+
+#[tokio::test]
+async fn a_partition_that_is_stuck_delays_no_other() {
+    let mock = Mock::start(2);
+    mock.create_topic("topic", 2);
+    let service = spool::ready(mock.bootstrap(), &[]).await;
+    let client = service.client();
+    let post = async |partition: i32, number: usize| {
+        let body = json!({"topic": "topic", "value": {"number": number}, "project": "p", "partition": partition,
+                          "key": format!("key-{partition}")});
+        client.post("/produce", body.to_string()).await
+    };
+    for partition in 0..2 {
+        post(partition, 0).await.written();
+    }
+    mock.broker_down(2);
+    // one of the two waits for the deadline; which partition is the broker's is the cluster's choice
+    let answers = [post(0, 1).await, post(1, 1).await];
+    let is_stuck = |answer: &crate::support::client::Answer| answer.json()["stored"] == "spool";
+    let stuck = i32::from(is_stuck(&answers[1]));
+    let mut receipts = vec![stored_one(&answers[stuck as usize])];
+    answers[1 - stuck as usize].written()["offset"].as_i64().unwrap();
+    for number in 2..22 {
+        receipts.push(stored_one(&post(stuck, number).await));
+        let answer = post(1 - stuck, number).await;
+        answer.written()["offset"].as_i64().unwrap_or_else(|| panic!("{answer:?}"));
+    }
+    // from the spool, too, as its records are looked at again and again
+    let unwaited = [("content-type", "application/json"), ("prefer", "respond-async")];
+    let body = json!({"topic": "topic", "value": {"number": 22}, "project": "p", "partition": 1 - stuck});
+    let id = stored_one(&client.send("POST", "/produce", &unwaited, body.to_string()).await);
+    assert_eq!(spool::receipt(&client, &id).await["state"], "written");
+    let before = spool::processor_time(&service);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    eprintln!("stuck partition: {:?} of processor time in 1 s", spool::processor_time(&service) - before);
+    assert_eq!(client.get("/ready").await.status, 200);
+
+    mock.broker_up(2);
+    for (id, number) in receipts.iter().zip(1..) {
+        assert_eq!(spool::read_written(&client, mock.bootstrap(), id).await["number"], number);
+    }
+    let of_stuck: Vec<_> = consumer::read_all(mock.bootstrap(), "topic")
+        .iter()
+        .filter(|record| record.partition == stuck)
+        .map(|record| record.json()["number"].clone())
+        .collect();
+    assert_eq!(of_stuck, (0..22).map(Value::from).collect::<Vec<_>>(), "in order, once");
+}
+
+#[tokio::test]
+async fn looking_again_at_what_was_passed_over_sends_nothing_twice() {
+    const BATCHES: usize = 40;
+    let mock = Mock::start(1);
+    mock.create_topic("denied", 1);
+    mock.create_topic("slow", 3);
+    mock.broker_down(1);
+    let least = ("MAX_IN_FLIGHT_BYTES", "27017216");
+    let service = spool::spawn(mock.bootstrap(), &[least]).await;
+    let client = service.client();
+    let value = "x".repeat(1024);
+    let record = |number| {
+        // every chunk has one that cannot be sent
+        let topic = if number % 20 == 0 { "denied" } else { "slow" };
+        json!({"topic": topic, "key": format!("{}", number % 500), "value": value, "project": "p"})
+    };
+    let batch = serde_json::to_vec(&(0..1000).map(record).collect::<Vec<_>>()).unwrap();
+    for _ in 0..BATCHES {
+        let answer = client.post("/produce/batch", batch.as_slice()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+    mock.topic_error("denied", RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    // long enough that the producer's share of memory is full
+    mock.round_trip_time(1, Duration::from_millis(300));
+    mock.broker_up(1);
+    eventually("all that can be sent is sent", Duration::from_secs(40), || async {
+        (metric(&client, "inlet_spool_records").await == BATCHES as f64 * 50.0).then_some(())
+    })
+    .await;
+    assert_eq!(consumer::count(mock.bootstrap(), "slow"), BATCHES as i64 * 950);
+    mock.topic_error("denied", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+    wait_empty(&client).await;
+    assert_eq!(consumer::count(mock.bootstrap(), "slow"), BATCHES as i64 * 950);
+    assert_eq!(consumer::count(mock.bootstrap(), "denied"), BATCHES as i64 * 50);
+}
