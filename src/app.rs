@@ -50,15 +50,9 @@ pub enum Error {
 impl Error {
     /// True where starting again cannot help until the settings are corrected.
     pub fn is_of_settings(&self) -> bool {
-        use spool::OpenError as E;
         match self {
             Self::Kafka(error) => matches!(error, crate::kafka::StartError::Settings(_)),
-            Self::Spool(spool::StartError::Open(error)) => {
-                matches!(
-                    error,
-                    E::Missing(_) | E::NotADirectory(_) | E::Unwritable { .. } | E::OtherVersion { .. }
-                )
-            }
+            Self::Spool(spool::StartError::Open(error)) => error.is_of_settings(),
             _ => false,
         }
     }

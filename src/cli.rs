@@ -1,6 +1,10 @@
 //! Flags and subcommands.
 
-use crate::{config::Overrides, produce::TopicName};
+use crate::{
+    config::Overrides,
+    produce::{ReceiptId, TopicName},
+    spool::{Request, Which},
+};
 use lexopt::{
     Arg::{Long, Short, Value},
     ValueExt,
@@ -14,6 +18,9 @@ HTTP in, Kafka out: POST JSON, and the 2xx means that the record is acknowledged
 Usage: kafka-inlet [--embedded]
        kafka-inlet check [--write TOPIC]
        kafka-inlet health
+       kafka-inlet spool list [--limit N]
+       kafka-inlet spool retry RECEIPT... | --all
+       kafka-inlet spool drop RECEIPT... | --all
 
 Without a subcommand it serves until SIGTERM or SIGINT.
 
@@ -21,6 +28,11 @@ Subcommands:
   check             say, line by line, what works between here and Kafka with the current settings
     --write TOPIC   also write one marked record to this topic
   health            ask the service that runs here with the same settings for its /health
+  spool             see to stored records that Kafka refused for ever (DELIVERY=durable), with the settings of the
+                    service, which may run or not
+    list            print them, the oldest first; --limit N: only so many
+    retry           send these or all of them again
+    drop            forget these or all of them, and print what is dropped
 
 Flags:
       --embedded    run a Kafka inside this process, for a trial; it keeps nothing
@@ -32,7 +44,7 @@ all, README.md explains them.
 
 Exit codes:
   0   all is well
-  1   check or health failed, or the service could not run
+  1   check or health failed, spool could not do all of it, or the service could not run
   64  an unknown flag or a faulty setting
 ";
 
@@ -46,6 +58,8 @@ pub enum Command {
     },
     /// Asks the running service for its `/health`.
     Health,
+    /// Sees to failed records of the spool.
+    Spool(Request),
     Version,
     Help,
 }
@@ -74,6 +88,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
             (Long("write"), Some(Command::Check { write })) => *write = Some(topic(parser.value()?)?),
             (Value(name), None) if name == "check" => subcommand = Some(Command::Check { write: None }),
             (Value(name), None) if name == "health" => subcommand = Some(Command::Health),
+            (Value(name), None) if name == "spool" => subcommand = Some(spool(&mut parser)?),
             (argument, _) => return Err(argument.unexpected().into()),
         }
     }
@@ -84,6 +99,50 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
         Some(command) => Ok(command),
         None => Ok(Command::Serve(overrides)),
     }
+}
+
+/// What follows `spool`.
+fn spool(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {
+    let missing = || UsageError("spool: say list, retry or drop".into());
+    let action = match parser.next()?.ok_or_else(missing)? {
+        Short('h') | Long("help") => return Ok(Command::Help),
+        Value(action) => action.string()?,
+        argument => return Err(argument.unexpected().into()),
+    };
+    let (mut limit, mut all, mut receipts) = (None, false, Vec::new());
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("limit") if action == "list" => limit = Some(count(parser.value()?)?),
+            Long("all") if action != "list" => all = true,
+            Value(text) if action != "list" => receipts.push(receipt(text)?),
+            argument => return Err(argument.unexpected().into()),
+        }
+    }
+    let which = || match (all, receipts.is_empty()) {
+        (true, true) => Ok(Which::All),
+        (false, false) => Ok(Which::These(receipts)),
+        (true, false) => Err(UsageError(format!("spool {action}: either receipts or --all"))),
+        (false, true) => Err(UsageError(format!("spool {action}: name receipts, or say --all"))),
+    };
+    match action.as_str() {
+        "list" => Ok(Command::Spool(Request::List { limit })),
+        "retry" => which().map(Request::Retry).map(Command::Spool),
+        "drop" => which().map(Request::Drop).map(Command::Spool),
+        other => Err(UsageError(format!("spool {other:?}: say list, retry or drop"))),
+    }
+}
+
+fn count(value: OsString) -> Result<u64, UsageError> {
+    let text = value.string()?;
+    let count = text.parse().ok().filter(|&count| count > 0);
+    count.ok_or_else(|| UsageError(format!("--limit {text:?}: it must be a number of records, at least 1")))
+}
+
+fn receipt(value: OsString) -> Result<ReceiptId, UsageError> {
+    let text = value.string()?;
+    let wrong = || UsageError(format!("{text:?} is no receipt: they look like inlet-0-18a3f2b1c4d5e6f7"));
+    ReceiptId::parse(&text).ok_or_else(wrong)
 }
 
 fn topic(value: OsString) -> Result<TopicName, UsageError> {
@@ -113,6 +172,25 @@ mod tests {
     }
 
     #[test]
+    fn spool_lists_retries_and_drops() {
+        let id = "inlet-0-18a3f2b1c4d5e6f7";
+        let these = || Which::These(vec![ReceiptId::parse(id).expect("a receipt")]);
+        for (arguments, request) in [
+            (&["list"][..], Request::List { limit: None }),
+            (&["list", "--limit", "20"], Request::List { limit: Some(20) }),
+            (&["retry", id], Request::Retry(these())),
+            (&["retry", "--all"], Request::Retry(Which::All)),
+            (&["drop", id], Request::Drop(these())),
+            (&["drop", "--all"], Request::Drop(Which::All)),
+        ] {
+            let parsed = parsed(&[&["spool"], arguments].concat());
+            assert_eq!(parsed, Ok(Command::Spool(request)), "{arguments:?}");
+        }
+        assert_eq!(parsed(&["spool", "--help"]), Ok(Command::Help));
+        assert_eq!(parsed(&["spool", "drop", "-h"]), Ok(Command::Help));
+    }
+
+    #[test]
     fn health_version_and_help_are_known() {
         assert_eq!(parsed(&["health"]), Ok(Command::Health));
         assert_eq!(parsed(&["--version"]), Ok(Command::Version));
@@ -133,6 +211,16 @@ mod tests {
             (&["--embedded", "check"], "--embedded"),
             (&["--embedded=yes"], "--embedded"),
             (&["health", "now"], "now"),
+            (&["spool"], "list, retry or drop"),
+            (&["spool", "purge"], "purge"),
+            (&["spool", "list", "all"], "all"),
+            (&["spool", "list", "--all"], "--all"),
+            (&["spool", "list", "--limit", "0"], "0"),
+            (&["spool", "retry"], "--all"),
+            (&["spool", "drop", "a-ff"], "a-ff"),
+            (&["spool", "drop", "--limit", "1"], "--limit"),
+            (&["spool", "drop", "--all", "inlet-0-18a3f2b1c4d5e6f7"], "--all"),
+            (&["--embedded", "spool", "list"], "--embedded"),
         ] {
             let text = parsed(arguments).expect_err("a usage error");
             assert!(

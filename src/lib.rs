@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`app`] | the composition root | everything |
 //! | [`check`] | the `check` subcommand: what works between here and Kafka | config, kafka, produce |
-//! | [`cli`] | flags and subcommands | config, produce |
+//! | [`cli`] | flags and subcommands | config, produce, spool |
 //! | [`config`] | settings; the only reader of the environment | produce |
 //! | [`envelope`] | the native JSON bodies, turned into records; pure | produce |
 //! | [`health`] | the `health` subcommand, for container health checks | config |

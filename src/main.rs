@@ -7,7 +7,9 @@ use kafka_inlet::{
     app, check,
     cli::{self, Command},
     config::{self, Config, Overrides},
-    health, kafka, telemetry,
+    health, kafka,
+    spool::{self, control},
+    telemetry,
 };
 use std::{
     fmt::Display,
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
                 Err(unhealthy) => fail(unhealthy),
             })
         }
+        Ok(Command::Spool(request)) => see_to_spool(request),
         Ok(Command::Version) => say(concat!("kafka-inlet ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Help) => say(cli::HELP),
         Err(usage_error) => refuse(usage_error),
@@ -44,6 +47,19 @@ fn serve(overrides: Overrides) -> ExitCode {
             if error.is_of_settings() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     })
+}
+
+/// Without a log: what is printed is for people or for a pipe.
+fn see_to_spool(request: spool::Request) -> ExitCode {
+    let config = match config::from_environment(Overrides::default(), kafka::client::check_property) {
+        Ok((config, _)) => config,
+        Err(faults) => return refuse(faults),
+    };
+    match control::run(&config, request) {
+        Ok(done) => exit_code(done),
+        Err(error) if error.is_of_usage() => refuse(error),
+        Err(error) => fail(error),
+    }
 }
 
 /// Loads the settings and sets up the log, which both belong to everything but the help.

@@ -2,6 +2,7 @@
 
 use super::{
     CommitError, Encoded, Found, OpenError, ReadError, Resolved, Settings, Store, Writer,
+    control::{self, FailedRecords},
     lanes::Lanes,
     lines::{Line, Lines, Places},
     pace::Pace,
@@ -86,7 +87,8 @@ pub enum StartError {
 }
 
 impl DiskSpool {
-    /// Begins to send what is in the store. Blocks while it reads all of it once.
+    /// Begins to send what is in the store, and to answer operators. Blocks while it reads all of it once. To be called
+    /// in a runtime.
     pub fn start(store: Store, parts: Parts, supervisor: &mut Supervisor) -> Result<Arc<Self>, StartError> {
         let lines = Arc::new(Lines::default());
         count_lines(&store, &lines)?;
@@ -128,6 +130,20 @@ impl DiskSpool {
             spool_metrics: Arc::clone(&parts.spool_metrics),
         });
         supervisor.spawn_ending("the sending of stored records", replay.run(messages));
+        let failed = FailedRecords::new(control::Parts {
+            instance: parts.instance.clone(),
+            store: Arc::clone(&store),
+            writer: Arc::clone(&writer),
+            lines: Arc::clone(&lines),
+            replay: sender.clone(),
+        });
+        match control::listen(&parts.settings.directory, Arc::new(failed)) {
+            Ok(listening) => supervisor.spawn("the operator's socket", listening),
+            Err(error) => tracing::warn!(
+                path = %control::socket(&parts.settings.directory).display(), %error,
+                "kafka-inlet spool cannot reach this service while it runs"
+            ),
+        }
         let spool = Arc::new(Self {
             instance: parts.instance,
             store,
@@ -172,6 +188,8 @@ impl DiskSpool {
         if let Err(error) = tokio::task::spawn_blocking(move || writer.close()).await {
             tracing::error!(%error, "the spool's writer did not end in order");
         }
+        // while the directory is still this process's own
+        let _ = std::fs::remove_file(control::socket(&self.settings.directory));
         self.store.records()
     }
 

@@ -7,6 +7,7 @@
 
 mod chunks;
 pub mod codec;
+pub mod control;
 mod directory;
 mod disk;
 mod lanes;
@@ -20,6 +21,7 @@ mod tests;
 mod writer;
 
 pub use codec::{Chunk, Corrupt, Encoded};
+pub use control::{Request, Which};
 pub use disk::{DiskSpool, Parts, StartError};
 pub use results::{Resolution, Resolved};
 pub use store::{

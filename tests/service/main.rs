@@ -30,4 +30,6 @@ mod rolling;
 mod security;
 mod settings;
 mod shutdown;
+mod spool_cli;
+mod spool_dir;
 mod topics;

@@ -95,6 +95,9 @@ pub struct Parts {
 /// Work that goes on beside the loop, and what it comes to.
 type Work<T> = FuturesUnordered<BoxFuture<'static, T>>;
 
+/// A commit of settled chunks.
+type Finishing = BoxFuture<'static, (Vec<Sequence>, Result<(), CommitError>)>;
+
 /// The task's state.
 pub struct Replay {
     parts: Parts,
@@ -117,7 +120,7 @@ pub struct Replay {
     refusals: refusals::Refusals,
     settled: Vec<Sequence>,
     commit_not_before: Option<Instant>,
-    finishing: Option<BoxFuture<'static, (Vec<Sequence>, Result<(), CommitError>)>>,
+    finishing: Option<Finishing>,
     waiters: HashMap<Sequence, Vec<oneshot::Sender<Resolved>>>,
     turn: Turn,
     is_stopping: bool,
@@ -469,9 +472,10 @@ fn complete(
     instance: &InstanceId,
 ) -> Result<Finished, CommitError> {
     let io = |error: &dyn std::fmt::Display| CommitError::Io(error.to_string());
-    let read = |sequence| -> Result<Option<Chunk>, CommitError> {
-        let found = store.chunk(sequence).map_err(|error| io(&error))?;
-        found.map(|(first, value)| Chunk::parse(first, value)).transpose().map_err(|error| io(&error))
+    // by its key: its first record may have left long ago
+    let read = |first| -> Result<Option<Chunk>, CommitError> {
+        let found = store.chunk_at(first).map_err(|error| io(&error))?;
+        found.map(|value| Chunk::parse(first, value)).transpose().map_err(|error| io(&error))
     };
     for (first, resolved) in partly {
         let Some(chunk) = read(*first)? else { continue };
@@ -480,8 +484,8 @@ fn complete(
             None => finished.removed.push(*first),
         }
     }
-    for refusals::FailedAt { sequence, error, reason } in failed {
-        let Some(chunk) = read(*sequence)? else { continue };
+    for refusals::FailedAt { first, sequence, error, reason } in failed {
+        let Some(chunk) = read(*first)? else { continue };
         let records = chunk.records(instance).map_err(|error| io(&error))?;
         if let Some((_, record)) = records.into_iter().find(|(at, _)| at == sequence) {
             let (sequence, error, reason) = (*sequence, error.clone(), reason.clone());
@@ -506,4 +510,44 @@ fn is_of_topic(error: &Error) -> bool {
 
 fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        produce::fake::record,
+        spool::{Change, Encoded, codec},
+    };
+
+    #[test]
+    fn a_chunk_whose_first_record_has_left_is_rewritten_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), std::time::SystemTime::now()).unwrap();
+        let instance = InstanceId::parse("a").unwrap();
+        let first = Sequence(10);
+        let records: Encoded = [&record("t"), &record("u"), &record("v"), &record("w")].into_iter().collect();
+        let bytes: Vec<u8> = records.records().flatten().copied().collect();
+        store
+            .commit(&Change { insert: vec![(first, codec::chunk(1, 4, &bytes))], ..Change::default() })
+            .unwrap();
+        let refused = |index| refusals::FailedAt {
+            first,
+            sequence: Sequence(first.0 + index),
+            error: "record_rejected".into(),
+            reason: "no".into(),
+        };
+        for (index, left) in [(0, vec![1, 2, 3]), (2, vec![1, 3]), (1, vec![3])] {
+            let partly = [(first, HashSet::from([index as u32]))];
+            let finished =
+                complete(Finished::default(), &partly, &[refused(index)], &store, &instance).unwrap();
+            assert_eq!((finished.rewritten.len(), finished.failed.len()), (1, 1), "{index}");
+            assert_eq!(finished.failed[0].sequence.0, first.0 + index);
+            store.commit(&Change { replace: finished.rewritten, ..Change::default() }).unwrap();
+            let chunk = Chunk::parse(first, store.chunk_at(first).unwrap().unwrap()).unwrap();
+            let found: Vec<_> =
+                chunk.records(&instance).unwrap().iter().map(|(at, _)| at.0 - first.0).collect();
+            assert_eq!(found, left);
+        }
+    }
 }

@@ -48,6 +48,8 @@ pub struct Refused {
 /// A record that is to be moved to the failed ones.
 #[derive(Debug, Clone)]
 pub struct FailedAt {
+    /// Of the record's chunk.
+    pub first: Sequence,
     pub sequence: Sequence,
     pub error: String,
     pub reason: String,
@@ -110,7 +112,7 @@ impl Replay {
                     self.refused(Refused { refusal, dead_letter });
                 }
                 Some(writer) => self.refusals.writing.push(Box::pin(async move {
-                    let dead_letter = writer.write(refusal.sequence(), &refusal.error).await;
+                    let dead_letter = writer.write(refusal.first, refusal.sequence(), &refusal.error).await;
                     Refused { refusal, dead_letter }
                 })),
             }
@@ -129,8 +131,13 @@ impl Replay {
                 if self.parts.dead_letter_topic.is_some() {
                     reason = format!("{reason}; no dead letter was written: {why}");
                 }
-                let failed = FailedAt { sequence, error: error.clone(), reason: reason.clone() };
-                self.refusals.failed.entry(refusal.first).or_default().push(failed);
+                let (first, error, reason) = (refusal.first, error.clone(), reason.clone());
+                self.refusals.failed.entry(first).or_default().push(FailedAt {
+                    first,
+                    sequence,
+                    error,
+                    reason,
+                });
                 None
             }
         };
@@ -173,8 +180,8 @@ struct DeadLetterWriter {
 }
 
 impl DeadLetterWriter {
-    async fn write(self, sequence: Sequence, error: &Error) -> Result<Receipt, String> {
-        let record = self.letter(sequence, error).await?;
+    async fn write(self, first: Sequence, sequence: Sequence, error: &Error) -> Result<Receipt, String> {
+        let record = self.letter(first, sequence, error).await?;
         let name = record.topic.clone();
         let topic = match self.producer.known_topic(&name) {
             Some(known) => known,
@@ -200,11 +207,11 @@ impl DeadLetterWriter {
     }
 
     /// The record as it goes to the dead letter topic.
-    async fn letter(&self, sequence: Sequence, error: &Error) -> Result<Record, String> {
+    async fn letter(&self, first: Sequence, sequence: Sequence, error: &Error) -> Result<Record, String> {
         let (store, instance) = (Arc::clone(&self.store), self.instance.clone());
         let read = move || {
-            let found = store.chunk(sequence).map_err(|error| error.to_string())?;
-            let (first, value) = found.ok_or("it is not in the spool any more")?;
+            let found = store.chunk_at(first).map_err(|error| error.to_string())?;
+            let value = found.ok_or("it is not in the spool any more")?;
             let records = Chunk::parse(first, value).and_then(|chunk| chunk.records(&instance));
             let records = records.map_err(|error| error.to_string())?;
             let record = records.into_iter().find(|(at, _)| *at == sequence);

@@ -85,6 +85,14 @@ pub(super) fn uncommitted(error: impl Into<redb::Error>) -> CommitError {
 }
 
 impl OpenError {
+    /// True where starting again cannot help until the settings are corrected.
+    pub fn is_of_settings(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing(_) | Self::NotADirectory(_) | Self::Unwritable { .. } | Self::OtherVersion { .. }
+        )
+    }
+
     pub(super) fn unfit(directory: &Path, why: Unfit) -> Self {
         let directory = directory.to_owned();
         match why {

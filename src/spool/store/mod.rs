@@ -87,6 +87,11 @@ impl Store {
         open::open(directory, now)
     }
 
+    /// Whether there is one in this directory.
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join(open::FILE).exists()
+    }
+
     /// Where this start's sequences begin: above all that an earlier start gave.
     pub fn first_sequence(&self) -> Sequence {
         self.first_sequence

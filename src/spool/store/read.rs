@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 /// A record is in the nearest chunk whose key is not above its sequence, but for records that were retried: each lies
 /// alone, and those of them that come between are passed, up to so many.
 const NEAR: usize = 64;
+/// Bytes of failed records that are read at once, or one record.
+const FAILED_READ: usize = 4 << 20;
 
 /// What the store knows of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +80,32 @@ impl Store {
         })
     }
 
+    /// The chunk under this key, whichever of its records are left.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn chunk_at(&self, first: Sequence) -> Result<Option<Bytes>, ReadError> {
+        self.read(|transaction| {
+            let value = transaction.open_table(RECORDS)?.get(first.0)?;
+            Ok(Ok(value.map(|value| Bytes::copy_from_slice(value.value()))))
+        })
+    }
+
+    /// Whether a chunk is there to which this sequence belongs, whichever of its records are left.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn has_neighbours(&self, sequence: Sequence) -> Result<bool, ReadError> {
+        self.read(|transaction| {
+            let Some(entry) = transaction.open_table(RECORDS)?.range(..=sequence.0)?.next_back() else {
+                return Ok(Ok(false));
+            };
+            let (key, value) = entry?;
+            let chunk = Chunk::parse(Sequence(key.value()), Bytes::copy_from_slice(value.value()));
+            Ok(chunk.map(|chunk| index(chunk.first(), chunk.span(), sequence).is_some()))
+        })
+    }
+
     /// The chunk that holds this record still.
     ///
     /// # Errors
@@ -131,7 +159,8 @@ impl Store {
         })
     }
 
-    /// Records that failed, `from` this sequence on, in order, at most `limit`.
+    /// Records that failed, `from` this sequence on, in order, at most `limit`, and so many of them that they can be held
+    /// in memory; one at least, where there is one.
     ///
     /// # Errors
     /// Where the file can't be read.
@@ -142,9 +171,13 @@ impl Store {
         instance: &InstanceId,
     ) -> Result<Vec<FailedRecord>, ReadError> {
         self.read(|transaction| {
-            let mut records = Vec::new();
+            let (mut records, mut bytes) = (Vec::new(), 0);
             for entry in transaction.open_table(FAILED)?.range(from.0..)?.take(limit) {
                 let (key, row) = entry?;
+                bytes += row.value().len();
+                if bytes > FAILED_READ && !records.is_empty() {
+                    break;
+                }
                 match decode(Sequence(key.value()), &Bytes::copy_from_slice(row.value()), instance) {
                     Ok(record) => records.push(record),
                     Err(error) => return Ok(Err(error)),

@@ -126,6 +126,7 @@ impl ReadyWatch {
     pub fn start(service: &Service) -> Self {
         let client = service.client();
         let (stop, mut stopped) = oneshot::channel();
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
         let watch = tokio::spawn(async move {
             let mut unready = Vec::new();
             while stopped.try_recv().is_err() {
