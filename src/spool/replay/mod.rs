@@ -55,6 +55,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const BETWEEN_REWINDS: Duration = Duration::from_millis(100);
 /// So long nothing is sent after a failure that says nothing about its record, of a replaced producer for example.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How soon the disk is tried again that could not be read or written.
+const AFTER_A_FAULT: Duration = Duration::from_secs(1);
 
 /// What the replay is told.
 pub enum Message {
@@ -109,6 +111,8 @@ pub struct Replay {
     /// The producer's generation of all records under way.
     generation: u64,
     paused_until: Option<Instant>,
+    /// Not before, since the last commit failed.
+    commit_again_at: Option<Instant>,
     keeping: Work<(Vec<Sequence>, Result<(), CommitError>)>,
     look_ups: Work<(TopicName, Result<Arc<Topic>, Error>)>,
     refusals: refusals::Refusals,
@@ -127,6 +131,8 @@ struct PassedOver {
     /// Something has changed for the better.
     is_due: bool,
     last_rewind: Option<Instant>,
+    /// How far the reading had come then.
+    reach: Sequence,
 }
 
 /// The time between two looks at everything.
@@ -159,6 +165,7 @@ impl Replay {
             flight: Flight::new(parts.budget.limit() / 2),
             generation: parts.producer.generation(),
             paused_until: None,
+            commit_again_at: None,
             keeping: Work::new(),
             look_ups: Work::new(),
             refusals: refusals::Refusals::default(),
@@ -250,8 +257,9 @@ impl Replay {
         };
         let Some(State::Sent(sent)) = chunk.state(index) else { return };
         let sent = sent.clone();
-        self.passed_over.is_due |= self.flight.lands(&sent, Instant::now());
         let was_alone = self.alone.remove(&sequence);
+        // what is behind it in its line waits for its report
+        self.passed_over.is_due |= self.flight.lands(&sent, Instant::now()) || was_alone;
         match report {
             Ok(written) => {
                 self.turn.sent += 1;
@@ -264,6 +272,7 @@ impl Replay {
             }
             Err(error) if error.may_be_a_neighbours() && !was_alone => {
                 self.alone.insert(sequence);
+                self.troubles.tells_nothing(&sent.topic, sequence);
                 self.comes_back(first, index, sent.line);
             }
             Err(error) if is_final(&error) => {
@@ -331,7 +340,8 @@ impl Replay {
 
     /// Commits what became of settled chunks, one commit at a time.
     fn commit_settled(&mut self) {
-        if self.finishing.is_some() || self.settled.is_empty() {
+        let is_paused = self.commit_again_at.is_some_and(|then| Instant::now() < then);
+        if self.finishing.is_some() || self.settled.is_empty() || is_paused {
             return;
         }
         let settled = std::mem::take(&mut self.settled);
@@ -377,14 +387,18 @@ impl Replay {
         if let Err(error) = result {
             tracing::error!(%error, "what became of stored records cannot be written to the spool; trying again");
             self.settled.extend_from_slice(chunks);
-            self.paused_until = Some(Instant::now() + PAUSE);
+            let then = Instant::now() + AFTER_A_FAULT;
+            (self.commit_again_at, self.paused_until) = (Some(then), Some(then));
             return;
         }
         for &first in chunks {
             self.refusals.forget(first);
+            let was_read = self.reading.forget(first);
             let Some(chunk) = self.window.remove(first) else { continue };
             for line in chunk.waiting_lines() {
                 self.passed_over.add(first, line);
+                // else the reading comes by again, when what they wait for is there
+                self.passed_over.is_due |= was_read || chunk.was_met;
             }
         }
     }

@@ -38,6 +38,8 @@ pub struct OpenChunk {
     under_way: usize,
     /// Its results are being committed.
     pub is_closing: bool,
+    /// The reading came by while it was open, and passed over what waits in it.
+    pub was_met: bool,
 }
 
 /// Every open chunk, by its first sequence.
@@ -47,7 +49,7 @@ pub struct Window(BTreeMap<Sequence, OpenChunk>);
 impl OpenChunk {
     pub fn new(records: Vec<(u32, State)>) -> Self {
         let under_way = records.iter().filter(|(_, state)| state.is_under_way()).count();
-        Self { records, under_way, is_closing: false }
+        Self { records, under_way, ..Self::default() }
     }
 
     /// Puts the record into another state, and returns the one that it had.
