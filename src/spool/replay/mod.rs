@@ -471,7 +471,9 @@ fn complete(
         found.map(|(first, value)| Chunk::parse(first, value)).transpose().map_err(|error| io(&error))
     };
     for (first, resolved) in partly {
-        let Some(chunk) = read(*first)? else { continue };
+        let value = store.chunk_at(*first).map_err(|error| io(&error))?;
+        let Some(value) = value else { continue };
+        let chunk = Chunk::parse(*first, value).map_err(|error| io(&error))?;
         match chunk.keeping(|index| !resolved.contains(&index)).map_err(|error| io(&error))? {
             Some(value) => finished.rewritten.push((*first, value)),
             None => finished.removed.push(*first),

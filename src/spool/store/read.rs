@@ -89,6 +89,17 @@ impl Store {
         })
     }
 
+    /// The chunk with this name, whether or not it still holds its first record.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn chunk_at(&self, first: Sequence) -> Result<Option<Bytes>, ReadError> {
+        self.read(|transaction| {
+            let found = transaction.open_table(RECORDS)?.get(first.0)?;
+            Ok(Ok(found.map(|value| Bytes::copy_from_slice(value.value()))))
+        })
+    }
+
     /// What became of this record.
     ///
     /// # Errors
