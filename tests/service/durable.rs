@@ -342,14 +342,8 @@ async fn a_full_disk_refuses_records_and_neither_ends_the_process_nor_loses_one(
     wait_storing_again(&client).await;
     let second = fill(&service, "topic").await;
     assert!(second > 100, "{second}");
-    let before = spool::processor_time(&service);
     mock.broker_up(1);
     wait_empty(&client).await;
-    let took = spool::processor_time(&service) - before;
-    eprintln!(
-        "full disk: {first} + {second}, replay took {took:?}, log lines {}",
-        service.logs().lines().count()
-    );
     client.post("/produce", body("topic", 0)).await.written()["offset"].as_i64().unwrap();
     assert_eq!(consumer::count(mock.bootstrap(), "topic"), (first + second) as i64 + 1);
     assert!(service.logs().lines().count() < 300, "too many lines:\n{}", service.logs());
@@ -492,9 +486,6 @@ async fn a_partition_that_is_stuck_delays_no_other() {
     let body = json!({"topic": "topic", "value": {"number": 22}, "project": "p", "partition": 1 - stuck});
     let id = stored_one(&client.send("POST", "/produce", &unwaited, body.to_string()).await);
     assert_eq!(spool::receipt(&client, &id).await["state"], "written");
-    let before = spool::processor_time(&service);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    eprintln!("stuck partition: {:?} of processor time in 1 s", spool::processor_time(&service) - before);
     assert_eq!(client.get("/ready").await.status, 200);
 
     mock.broker_up(2);
@@ -511,7 +502,7 @@ async fn a_partition_that_is_stuck_delays_no_other() {
 
 #[tokio::test]
 async fn looking_again_at_what_was_passed_over_sends_nothing_twice() {
-    const BATCHES: usize = 40;
+    const BATCHES: usize = 15;
     let mock = Mock::start(1);
     mock.create_topic("denied", 1);
     mock.create_topic("slow", 3);
@@ -531,8 +522,7 @@ async fn looking_again_at_what_was_passed_over_sends_nothing_twice() {
         assert_eq!(answer.status, 202, "{answer:?}");
     }
     mock.topic_error("denied", RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
-    // long enough that the producer's share of memory is full
-    mock.round_trip_time(1, Duration::from_millis(300));
+    mock.round_trip_time(1, Duration::from_millis(50));
     mock.broker_up(1);
     eventually("all that can be sent is sent", Duration::from_secs(40), || async {
         (metric(&client, "inlet_spool_records").await == BATCHES as f64 * 50.0).then_some(())

@@ -59,6 +59,7 @@ impl Replay {
             if result.is_err() {
                 if let Some(held) = self.held.remove(&sequence) {
                     self.let_go(&held);
+                    self.passed_over.is_due = true;
                     held.line.inspect(|line| self.parts.lines.leave(*line));
                 }
                 continue;

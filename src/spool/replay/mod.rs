@@ -115,11 +115,12 @@ pub struct Replay {
     /// The producer's generation of all records under way.
     generation: u64,
     paused_until: Option<Instant>,
+    /// Not before, since the last commit failed.
+    commit_again_at: Option<Instant>,
     keeping: Work<(Vec<Sequence>, Result<(), CommitError>)>,
     look_ups: Work<(TopicName, Result<Arc<Topic>, Error>)>,
     refusals: refusals::Refusals,
     settled: Vec<Sequence>,
-    commit_not_before: Option<Instant>,
     finishing: Option<Finishing>,
     waiters: HashMap<Sequence, Vec<oneshot::Sender<Resolved>>>,
     turn: Turn,
@@ -134,6 +135,8 @@ struct PassedOver {
     /// Something has changed for the better.
     is_due: bool,
     last_rewind: Option<Instant>,
+    /// How far the reading had come then.
+    reach: Sequence,
 }
 
 /// The time between two looks at everything.
@@ -168,11 +171,11 @@ impl Replay {
             budget: Budget::new(usize::MAX),
             generation: parts.producer.generation(),
             paused_until: None,
+            commit_again_at: None,
             keeping: Work::new(),
             look_ups: Work::new(),
             refusals: refusals::Refusals::default(),
             settled: Vec::new(),
-            commit_not_before: None,
             finishing: None,
             waiters: HashMap::new(),
             turn: Turn { due: Instant::now(), sent: 0 },
@@ -261,10 +264,9 @@ impl Replay {
         let Some((first, index, chunk)) = self.window.find(sequence) else { return };
         let Some(State::Sent(sent)) = chunk.state(index) else { return };
         let sent = sent.clone();
-        self.passed_over.is_due |= self.flight.lands(&sent, Instant::now());
         let was_alone = self.alone.remove(&sequence);
-        // who comes after it in its line has waited
-        self.passed_over.is_due |= was_alone;
+        // what is behind it in its line waits for its report
+        self.passed_over.is_due |= self.flight.lands(&sent, Instant::now()) || was_alone;
         match report {
             Ok(written) => {
                 self.turn.sent += 1;
@@ -277,6 +279,7 @@ impl Replay {
             }
             Err(error) if error.may_be_a_neighbours() && !was_alone => {
                 self.alone.insert(sequence);
+                self.troubles.tells_nothing(&sent.topic, sequence);
                 self.comes_back(first, index, sent.line);
             }
             Err(error) if is_final(&error) => {
@@ -346,10 +349,8 @@ impl Replay {
 
     /// Commits what became of settled chunks, one commit at a time.
     fn commit_settled(&mut self) {
-        if self.finishing.is_some() || self.settled.is_empty() {
-            return;
-        }
-        if self.commit_not_before.is_some_and(|then| Instant::now() < then) {
+        let is_paused = self.commit_again_at.is_some_and(|then| Instant::now() < then);
+        if self.finishing.is_some() || self.settled.is_empty() || is_paused {
             return;
         }
         let settled = std::mem::take(&mut self.settled);
@@ -395,14 +396,16 @@ impl Replay {
         if let Err(error) = result {
             tracing::error!(%error, "what became of stored records cannot be written to the spool; trying again");
             self.settled.extend_from_slice(chunks);
-            self.commit_not_before = Some(Instant::now() + AFTER_A_FAULT);
+            let then = Instant::now() + AFTER_A_FAULT;
+            (self.commit_again_at, self.paused_until) = (Some(then), Some(then));
             return;
         }
-        self.commit_not_before = None;
         for &first in chunks {
             self.refusals.forget(first);
+            let was_read = self.reading.forget(first);
             let Some(chunk) = self.window.remove(first) else { continue };
-            self.passed_over.is_due |= chunk.is_due;
+            // else the reading comes by again when what they wait for is there
+            self.passed_over.is_due |= was_read || chunk.is_due;
             for waiting in chunk.waiting() {
                 self.passed_over.add(first, waiting.line);
             }

@@ -37,6 +37,8 @@ pub struct Reading {
     /// The first of what was read, decoded, where it has to wait for room.
     decoded: Option<(Sequence, Vec<(Sequence, Record)>)>,
     under_way: Option<BoxFuture<'static, Result<Chunks, ReadError>>>,
+    /// Chunks that were committed while a reading was under way, which may have them as they were before.
+    outdated: HashSet<Sequence>,
     /// The last reading found nothing.
     is_at_end: bool,
     /// Something was stored while a reading was under way.
@@ -73,6 +75,15 @@ impl Reading {
         }
     }
 
+    /// The chunk was committed. What was read of it before must not be sent. True where something was.
+    pub fn forget(&mut self, chunk: Sequence) -> bool {
+        if self.under_way.is_some() {
+            self.outdated.insert(chunk);
+        }
+        let place = self.ahead.binary_search_by_key(&chunk, |(first, _)| *first);
+        place.is_ok_and(|place| self.ahead.remove(place).is_some())
+    }
+
     fn has_nothing(&self) -> bool {
         self.ahead.is_empty() && self.decoded.is_none()
     }
@@ -94,13 +105,17 @@ impl Replay {
         }
         let Some(first) = self.passed_over.first else { return };
         let now = Instant::now();
-        if self.passed_over.last_rewind.is_some_and(|last| now < last + super::BETWEEN_REWINDS) {
+        let is_early = self.passed_over.last_rewind.is_some_and(|last| now < last + super::BETWEEN_REWINDS);
+        // each reading comes further than the one before, however long what is passed over takes to read
+        let is_behind = !self.reading.is_at_end && self.reading.cursor < self.passed_over.reach;
+        if is_early || is_behind {
             self.passed_over.is_due = true;
             return;
         }
         self.passed_over.lines.clear();
         self.passed_over.first = None;
         self.passed_over.last_rewind = Some(now);
+        self.passed_over.reach = self.reading.cursor;
         self.reading.rewind(first);
     }
 
@@ -128,13 +143,17 @@ impl Replay {
     pub(super) fn read(&mut self, read: Result<Chunks, ReadError>) {
         let reading = &mut self.reading;
         reading.under_way = None;
+        let outdated = std::mem::take(&mut reading.outdated);
         match read {
             Ok(chunks) => {
                 reading.is_at_end = chunks.is_empty() && !reading.there_is_more;
                 if let Some((last, _)) = chunks.last() {
                     reading.cursor = Sequence(last.0.saturating_add(1));
                 }
-                reading.ahead.extend(chunks);
+                let current = chunks.into_iter().filter(|(first, _)| !outdated.contains(first));
+                reading.ahead.extend(current);
+                // what is left of the others is to be read again
+                self.passed_over.is_due |= !outdated.is_empty();
             }
             Err(error) => {
                 tracing::error!(%error, "the spool cannot be read; trying again");

@@ -59,6 +59,11 @@ impl Mock {
         self.produce_errors(&vec![error; count]);
     }
 
+    /// Requests of this kind are answered as they should be again.
+    pub fn clear_request_errors(&self, kind: RDKafkaApiKey) {
+        self.run(move |cluster| cluster.clear_request_errors(kind));
+    }
+
     pub fn broker_down(&self, broker: i32) {
         broker_down(&self.commands, broker);
     }
