@@ -26,13 +26,26 @@ class Broker:
         run(
             [*self.java("kafka.tools.StorageTool"), "format", "-t", CLUSTER_ID, "-c", properties], START_LIMIT
         )
-        self.process = Process([*self.java("kafka.Kafka"), properties], folder / "output", folder=folder)
+        self.start()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.process.stop()
+
+    def start(self):
+        command = [*self.java("kafka.Kafka"), self.folder / "server.properties"]
+        self.process = Process(command, self.folder / "output", folder=self.folder)
+
+    @contextmanager
+    def away(self):
+        """Ends the process, and starts it again for what comes after its block."""
+        self.process.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
     def java(self, main_class: str) -> list:
         log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
