@@ -38,15 +38,6 @@ class Broker:
         command = [*self.java("kafka.Kafka"), self.folder / "server.properties"]
         self.process = Process(command, self.folder / "output", folder=self.folder)
 
-    @contextmanager
-    def away(self):
-        """Ends the process, and starts it again for what comes after its block."""
-        self.process.stop()
-        try:
-            yield
-        finally:
-            self.start()
-
     def java(self, main_class: str) -> list:
         log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         return ["java", "-Xmx1g", log_level, "-cp", f"{self.tools.jars}/*", main_class]

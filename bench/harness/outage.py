@@ -5,12 +5,12 @@ import signal
 import time
 import urllib.request
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import load as loads
 from .cases import Series
-from .load import Replay, Spooling, Wrk
-from .measure import Bench, IDLE_SECONDS, status, use_each_topic, wait_until_healthy
+from .load import Raw, Replay, Spooling, Wrk
+from .measure import IDLE_SECONDS, Bench, measure_raw, status, use_each_topic, wait_until_healthy
 from .process import Failed, Process, free_port, wait_for
 from .systems import start_of
 
@@ -22,6 +22,7 @@ REPLAY_LIMIT = 90
 # an answer that waited for nothing but the disk
 AT_ONCE_SECONDS = 0.1
 LOOK_SECONDS = 0.05
+WARM_SECONDS = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Look:
     # as of the last second
     left: int
     cpu: float
+    broker_cpu: float
 
     @property
     def behind(self) -> int:
@@ -58,7 +60,9 @@ class Service:
         replayed = counter('inlet_spool_replayed_total{status="success"}')
         stored = counter("inlet_spool_stored_total")
         left = counter("inlet_spool_records")
-        return Look(time.monotonic(), stored, replayed, left, self.process.cpu_seconds())
+        broker = self.bench.broker.process
+        cpu, broker_cpu = self.process.cpu_seconds(), broker.cpu_seconds() if broker.is_alive() else 0.0
+        return Look(time.monotonic(), stored, replayed, left, cpu, broker_cpu)
 
     def wait_until_away(self):
         """Until the service knows it, and answers at once."""
@@ -82,6 +86,23 @@ class Service:
         first = next(look for look in looks if look.replayed > looks[0].replayed)
         least = min(look.behind for look in looks)
         return first, next(look for look in looks if look.behind == least)
+
+    @contextmanager
+    def without_kafka(self):
+        """The broker's process ends, and is back after the block. What is measured then is not its JVM's compilation:
+        the service is held up until the broker has worked."""
+        broker = self.bench.broker
+        broker.process.stop()
+        try:
+            self.wait_until_away()
+            yield
+        finally:
+            self.process.popen.send_signal(signal.SIGSTOP)
+            try:
+                broker.start()
+                measure_raw(replace(self.bench, seconds=WARM_SECONDS), Raw("record"))
+            finally:
+                self.process.popen.send_signal(signal.SIGCONT)
 
     @contextmanager
     def under(self, load: Wrk):
@@ -130,8 +151,7 @@ def measure_spooling(service: Service, spooling: Spooling) -> tuple[dict, int, i
     # connections, buffers and code are warm, as on the healthy path
     warm = loads.wrk(load, service.port, service.topic, bench.warm_seconds, bench.folder)
     process.forget_peak()
-    with bench.broker.away():
-        service.wait_until_away()
+    with service.without_kafka():
         warm_away = loads.wrk(load, service.port, service.topic, bench.warm_seconds, bench.folder)
         cpu = process.cpu_seconds()
         result = loads.wrk(load, service.port, service.topic, bench.seconds, bench.folder)
@@ -153,10 +173,9 @@ def measure_spooling(service: Service, spooling: Spooling) -> tuple[dict, int, i
 
 
 def measure_replay(service: Service, replay: Replay) -> tuple[dict, int, int, int]:
-    process, broker = service.process, service.bench.broker
+    process = service.process
     process.forget_peak()
-    with broker.away():
-        service.wait_until_away()
+    with service.without_kafka():
         started = service.look()
         with service.under(replay.filling) as filled:
             wait_for(lambda: service.look().stored >= replay.backlog, FILL_LIMIT, "the backlog", 0.2)
@@ -169,7 +188,6 @@ def measure_replay(service: Service, replay: Replay) -> tuple[dict, int, int, in
             first, last = service.wait_until_empty()
     else:
         first, last = service.wait_until_empty()
-    broker_cpu = broker.process.cpu_seconds()
     seconds = last.at - first.at
     replayed = last.replayed - first.replayed
     figures = {
@@ -190,8 +208,7 @@ def measure_replay(service: Service, replay: Replay) -> tuple[dict, int, int, in
         # those of its answers that did not come from the spool
         sent += max(0, live["accepted"] - (last.stored - ended.stored)) * seconds / live["seconds"]
     figures["cpu_per_million"] = (last.cpu - first.cpu) / sent * 1e6
-    # the broker's since its start: most of it is the JVM's
-    figures["broker_cpu_per_million"] = broker_cpu / sent * 1e6
+    figures["broker_cpu_per_million"] = (last.broker_cpu - first.broker_cpu) / sent * 1e6
     connections = replay.filling.connections * loads.records_a_request(replay.filling)
     unanswered = 1_000 + connections + (replay.live.connections if replay.live else 0)
     filled_records = filled["accepted"] * loads.records_a_request(replay.filling)

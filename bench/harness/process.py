@@ -54,8 +54,11 @@ class Process:
         """The peak is that from now on (proc(5), clear_refs)."""
         Path(f"/proc/{self.popen.pid}/clear_refs").write_text("5")
 
+    def is_alive(self) -> bool:
+        return self.popen.poll() is None
+
     def ensure_alive(self):
-        if self.popen.poll() is not None:
+        if not self.is_alive():
             raise Failed(f"{self.command[0]} ended with {self.popen.returncode}:\n{self.tail()}")
 
     def tail(self) -> str:
