@@ -26,13 +26,17 @@ class Broker:
         run(
             [*self.java("kafka.tools.StorageTool"), "format", "-t", CLUSTER_ID, "-c", properties], START_LIMIT
         )
-        self.process = Process([*self.java("kafka.Kafka"), properties], folder / "output", folder=folder)
+        self.start()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.process.stop()
+
+    def start(self):
+        command = [*self.java("kafka.Kafka"), self.folder / "server.properties"]
+        self.process = Process(command, self.folder / "output", folder=self.folder)
 
     def java(self, main_class: str) -> list:
         log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"

@@ -16,22 +16,23 @@ WRK_SCRIPT = """
 local file = assert(io.open(os.getenv("BENCH_BODY"), "rb"))
 local body = file:read("*a")
 file:close()
-local topics = tonumber(os.getenv("BENCH_TOPICS"))
+local topics, turns = tonumber(os.getenv("BENCH_TOPICS")), tonumber(os.getenv("BENCH_TURNS"))
 wrk.method = "POST"
 wrk.body = body
 wrk.headers["Content-Type"] = os.getenv("BENCH_CONTENT_TYPE")
 
--- a request function costs wrk more than one request that stays the same, so only many topics have it
-if topics > 1 then
+-- a request function costs wrk more than one request that stays the same, so only many topics or keys have it
+if turns > 1 then
   local requests, turn = {}, 0
   function init()
-    for index = 0, topics - 1 do
-      local name = os.getenv("BENCH_TOPIC") .. "-" .. index
-      requests[index] = wrk.format(nil, nil, nil, (body:gsub("@TOPIC@", name)))
+    for index = 0, turns - 1 do
+      local name = os.getenv("BENCH_TOPIC") .. (topics > 1 and "-" .. index or "")
+      local filled = body:gsub("@TOPIC@", name):gsub("@TURN@", index)
+      requests[index] = wrk.format(nil, nil, nil, filled)
     end
   end
   function request()
-    turn = (turn + 1) % topics
+    turn = (turn + 1) % turns
     return requests[turn]
   end
 end
@@ -57,6 +58,11 @@ class Wrk:
     ndjson: bool = False
     value_bytes: int | None = None
     topics: int = 1
+    key_sets: int = 0  # bodies in turn with keys of their own; 0: no keys
+
+    @property
+    def turns(self) -> int:
+        return max(self.topics, self.key_sets)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,23 @@ class OnlyStart:
     """No load: the system is started and left alone for a while."""
 
 
+@dataclass(frozen=True)
+class Spooling:
+    """A load while Kafka is away."""
+
+    load: Wrk
+
+
+@dataclass(frozen=True)
+class Replay:
+    """At least `backlog` records are stored by `filling` while Kafka is away; then it comes back, and what is measured is
+    the time until none of them is left, with `live` beside it."""
+
+    backlog: int
+    filling: Wrk
+    live: Wrk | None = None
+
+
 def records_a_request(load) -> int:
     return (load.records or 1) if isinstance(load, Wrk) else 1
 
@@ -95,14 +118,21 @@ def request_of(load, topic: str) -> tuple[str, str, str]:
         return (
             "/produce/batch",
             NDJSON if load.ndjson else JSON,
-            records.batch(topic, load.records, load.ndjson),
+            records.batch(topic, load.records, load.ndjson, load.key_sets > 0),
         )
+    if getattr(load, "key_sets", 0):
+        return "/produce", JSON, records.envelope(topic=topic, key=records.key(0))
     if topics_of(load) > 1:
         return "/produce", JSON, records.envelope(topic=records.TOPIC)
     return "/logs", JSON, records.envelope(getattr(load, "value_bytes", None))
 
 
 def wrk(load: Wrk, port: int, topic: str, seconds: float, folder: Path) -> dict:
+    command, environment = wrk_command(load, port, topic, seconds, folder)
+    return wrk_result(run(command, seconds + 60, env={**os.environ, **environment}))
+
+
+def wrk_command(load: Wrk, port: int, topic: str, seconds: float, folder: Path) -> tuple[list, dict]:
     path, content_type, body = request_of(load, topic)
     script, body_file = folder / "post.lua", folder / "body"
     script.write_text(WRK_SCRIPT)
@@ -110,14 +140,16 @@ def wrk(load: Wrk, port: int, topic: str, seconds: float, folder: Path) -> dict:
     threads = min(max(1, (os.cpu_count() or 1) // 4), load.connections)
     size = [f"-t{threads}", f"-c{load.connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     environment = {
-        **os.environ,
         "BENCH_BODY": str(body_file),
         "BENCH_CONTENT_TYPE": content_type,
         "BENCH_TOPIC": topic,
         "BENCH_TOPICS": str(load.topics),
+        "BENCH_TURNS": str(load.turns),
     }
-    url = f"http://127.0.0.1:{port}{path}"
-    output = run(["wrk", *size, "-s", script, url], seconds + 60, env=environment)
+    return ["wrk", *size, "-s", script, f"http://127.0.0.1:{port}{path}"], environment
+
+
+def wrk_result(output: str) -> dict:
     found = re.search(r"^RESULT (.*)$", output, re.MULTILINE)
     if not found:
         raise Failed(f"wrk gave no result:\n{output[-2000:]}")

@@ -44,7 +44,7 @@ def measure(bench: Bench, series: Series) -> dict | None:
     with bench.broker.at_distance(series.round_trip_ms) as bootstrap:
         port = free_port()
         one_topic = topic if topics == 1 else f"{topic}-0"
-        start = start_of(series.system, bench.tools, port, bootstrap, one_topic)
+        start = start_of(series.system, bench.tools, port, bootstrap, one_topic, bench.folder)
         if start is None:
             return None
         log = bench.folder / f"{series.system}.log"
@@ -54,9 +54,7 @@ def measure(bench: Bench, series: Series) -> dict | None:
 
 
 def measure_service(bench: Bench, series: Series, process: Process, port: int, topic: str) -> dict:
-    wait_for(
-        lambda: process.ensure_alive() or status(port, "GET", "/health") == 200, START_LIMIT, "/health", 0.001
-    )
+    wait_until_healthy(process, port)
     start_ms = (time.monotonic() - process.started) * 1e3
     load = series.load
     if isinstance(load, OnlyStart):
@@ -86,6 +84,14 @@ def measure_service(bench: Bench, series: Series, process: Process, port: int, t
         "start_ms": start_ms,
         "peak_mb": process.memory_mb()[1],
     }
+
+
+def wait_until_healthy(process: Process, port: int):
+    def healthy() -> bool:
+        process.ensure_alive()
+        return status(port, "GET", "/health") == 200
+
+    wait_for(healthy, START_LIMIT, "/health", 0.001)
 
 
 def use_each_topic(process: Process, port: int, topic: str, load):

@@ -50,8 +50,15 @@ class Process:
         kib = {name: int(value) for name, value in re.findall(r"^(Vm\w+):\s+(\d+) kB", status, re.MULTILINE)}
         return kib["VmRSS"] * 1024 / 1e6, kib["VmHWM"] * 1024 / 1e6
 
+    def forget_peak(self):
+        """The peak is that from now on (proc(5), clear_refs)."""
+        Path(f"/proc/{self.popen.pid}/clear_refs").write_text("5")
+
+    def is_alive(self) -> bool:
+        return self.popen.poll() is None
+
     def ensure_alive(self):
-        if self.popen.poll() is not None:
+        if not self.is_alive():
             raise Failed(f"{self.command[0]} ended with {self.popen.returncode}:\n{self.tail()}")
 
     def tail(self) -> str:

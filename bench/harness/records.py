@@ -6,6 +6,7 @@ MESSAGE = (
 )
 PROJECT = ',"project":"shop"}'
 TOPIC = "@TOPIC@"
+TURN = "@TURN@"
 ITEM = '{"id":%06d,"text":"a part of a longer document"}'
 
 
@@ -25,11 +26,17 @@ def landed(size: int | None) -> str:
     return value(size)[:-1] + PROJECT
 
 
-def envelope(size: int | None = None, topic: str | None = None) -> str:
+def envelope(size: int | None = None, topic: str | None = None, key: str | None = None) -> str:
     named = f'"topic":"{topic}",' if topic else ""
-    return f'{{{named}"project":"shop","value":{value(size)}}}'
+    keyed = f'"key":"{key}",' if key else ""
+    return f'{{{named}{keyed}"project":"shop","value":{value(size)}}}'
 
 
-def batch(topic: str, count: int, ndjson: bool) -> str:
-    records = [envelope(topic=topic)] * count
+def key(index: int) -> str:
+    """Another one in each turn of the load program."""
+    return f"customer-{TURN}-{index:04}"
+
+
+def batch(topic: str, count: int, ndjson: bool, keyed: bool = False) -> str:
+    records = [envelope(topic=topic, key=key(index) if keyed else None) for index in range(count)]
     return "\n".join(records) + "\n" if ndjson else f"[{','.join(records)}]"

@@ -21,6 +21,8 @@ COLUMNS = [
     ("idle MB", "idle_mb", 1, False),
     ("peak MB", "peak_mb", 1, False),
     ("start ms", "start_ms", 0, False),
+    ("MB above idle, Kafka away", "away_mb", 1, False),
+    ("MB above idle, replay", "replay_mb", 1, False),
 ]
 FAILURES = ("refused", "broken", "timeouts")
 

@@ -1,5 +1,6 @@
 """The systems under test: how each is started. All take the same bodies on the same paths."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,10 @@ SERVICE = {
 }
 
 
+# the spool has room for what is stored in one measurement
+DURABLE = {"DELIVERY": "durable", "INSTANCE_ID": "bench", "SPOOL_MAX_BYTES": "4GiB"}
+
+
 @dataclass(frozen=True)
 class Start:
     command: list
@@ -22,12 +27,17 @@ class Start:
     folder: Path | None = None
 
 
-def start_of(system: str, tools: Tools, port: int, bootstrap: str, topic: str) -> Start | None:
-    """None where the system is not installed."""
-    if system in ("kafka-inlet", "kafka-inlet without headers"):
-        headers = {"RECORD_HEADERS": "none"} if system.endswith("without headers") else {}
+def start_of(
+    system: str, tools: Tools, port: int, bootstrap: str, topic: str, folder: Path
+) -> Start | None:
+    """None where the system is not installed. What it keeps on disk is below the folder."""
+    if system.startswith("kafka-inlet"):
         own = {"PORT": str(port), "KAFKA_BROKERS": bootstrap, "LOG_TOPIC": topic}
-        return Start([tools.service], {**SERVICE, **own, **headers})
+        if system.endswith("without headers"):
+            own["RECORD_HEADERS"] = "none"
+        if system.endswith("durable"):
+            own |= {**DURABLE, "SPOOL_DIR": str(empty(folder / "spool"))}
+        return Start([tools.service], {**SERVICE, **own})
     if system == "bare":
         return Start([tools.program("bare"), "--port", port], {})
     if system == "naive":
@@ -43,6 +53,12 @@ def start_of(system: str, tools: Tools, port: int, bootstrap: str, topic: str) -
             [tools.fastapi / "venv/bin/python", *uvicorn, *quiet], settings, tools.fastapi
         )
     raise ValueError(system)
+
+
+def empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 def writes_to_kafka(system: str) -> bool:
