@@ -3,7 +3,9 @@
 //! A chunk is its head, then each record that is left in it: the length of its encoding (u32, little-endian), topic
 //! and key, the rest of it, its headers.
 
-use crate::produce::{Header, InstanceId, ReceiptId, Record, RecordReceipt, Sequence, TopicName};
+use crate::produce::{
+    AutomaticHeaders, Header, InstanceId, ReceiptId, Record, RecordReceipt, Sequence, TopicName,
+};
 use bytes::Bytes;
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
@@ -241,11 +243,13 @@ pub(super) fn index(first: Sequence, span: u32, sequence: Sequence) -> Option<u3
 pub(super) struct Decoder<'a> {
     instance: &'a InstanceId,
     topic: Option<TopicName>,
+    /// None: they are among the record's own.
+    automatic: Arc<AutomaticHeaders>,
 }
 
 impl<'a> Decoder<'a> {
     pub(super) fn new(instance: &'a InstanceId) -> Self {
-        Self { instance, topic: None }
+        Self { instance, topic: None, automatic: Arc::default() }
     }
 
     /// The record whose encoding, without its length, is `bytes`, a part of `all`.
@@ -275,7 +279,7 @@ impl<'a> Decoder<'a> {
             key: share(slot.key),
             value: share(body.value),
             headers,
-            automatic: Arc::default(),
+            automatic: Arc::clone(&self.automatic),
             timestamp: body.timestamp,
             receipt: Some(RecordReceipt { id, replayed: true }),
         })
@@ -341,7 +345,7 @@ impl Flavor for Appended<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::produce::{AutomaticHeaders, fake::record};
+    use crate::produce::fake::record;
     use proptest::prelude::*;
 
     fn instance() -> InstanceId {

@@ -35,7 +35,7 @@ pub struct Reading {
     cursor: Sequence,
     ahead: VecDeque<(Sequence, Bytes)>,
     /// The first of what was read, decoded, where it has to wait for room.
-    decoded: Option<(Sequence, Vec<(Sequence, Record)>)>,
+    decoded: Option<(Sequence, Decoded)>,
     under_way: Option<BoxFuture<'static, Result<Chunks, ReadError>>>,
     /// Chunks that were committed while a reading was under way, which may have them as they were before.
     outdated: HashSet<Sequence>,
@@ -55,6 +55,9 @@ enum Decision {
 
 /// The chunk cannot be sent before there is room.
 struct Busy;
+
+/// The records of a chunk.
+type Decoded = Vec<(Sequence, Record)>;
 
 impl Reading {
     pub fn there_is_more(&mut self) {
@@ -165,7 +168,7 @@ impl Replay {
     pub(super) fn send_what_is_read(&mut self) {
         while !self.reading.has_nothing() && !self.flight.is_full() && self.may_send() {
             if let Some((first, records)) = self.reading.decoded.take() {
-                if self.send(first, &records).is_err() {
+                if let Err(records) = self.send(first, records) {
                     self.reading.decoded = Some((first, records));
                     return;
                 }
@@ -176,7 +179,7 @@ impl Replay {
     }
 
     /// The chunk's records; None where none of them can be sent now.
-    fn decode(&mut self, first: Sequence, value: Bytes) -> Option<Vec<(Sequence, Record)>> {
+    fn decode(&mut self, first: Sequence, value: Bytes) -> Option<Decoded> {
         if let Some(chunk) = self.window.get_mut(first) {
             let mut is_due = false;
             let passed_over = &mut self.passed_over;
@@ -215,13 +218,13 @@ impl Replay {
             .ok()
     }
 
-    /// Sends of the chunk what may be sent now.
-    fn send(&mut self, first: Sequence, records: &[(Sequence, Record)]) -> Result<(), Busy> {
-        let decisions = self.decide(records)?;
+    /// Sends of the chunk what may be sent now. Gives it back where there is no room.
+    fn send(&mut self, first: Sequence, records: Decoded) -> Result<(), Decoded> {
+        let Ok(decisions) = self.decide(&records) else { return Err(records) };
         let now = Instant::now();
         let mut states = Vec::with_capacity(records.len());
         let (mut shared, mut alone, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-        for ((sequence, record), decision) in records.iter().zip(decisions) {
+        for ((sequence, record), decision) in records.into_iter().zip(decisions) {
             let index = (sequence.0 - first.0) as u32;
             states.push((
                 index,
@@ -229,10 +232,10 @@ impl Replay {
                     Decision::Send { sent, batching, is_trial } => {
                         self.flight.leaves(&sent, now);
                         if is_trial {
-                            self.troubles.tries(&sent.topic, *sequence);
+                            self.troubles.tries(&sent.topic, sequence);
                         }
                         let group = if batching == Batching::Alone { &mut alone } else { &mut shared };
-                        group.push((*sequence, record.clone(), sent.reserved));
+                        group.push((sequence, record, sent.reserved));
                         if batching == Batching::Alone {
                             // it goes by another client: what comes after it waits for its report
                             sent.line.inspect(|line| self.passed_over.lines.insert(*line));

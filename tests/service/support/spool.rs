@@ -154,12 +154,3 @@ pub fn peak_memory(service: &Service) -> u64 {
     let kibibytes = line.trim().strip_suffix(" kB").unwrap();
     kibibytes.trim().parse::<u64>().unwrap() * 1024
 }
-
-/// The processor time that the process has taken.
-pub fn processor_time(service: &Service) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", service.id())).unwrap();
-    // the name is in parentheses and may hold anything
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
-}
