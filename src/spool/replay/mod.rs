@@ -200,6 +200,7 @@ impl Replay {
                     if count == 0 {
                         return;
                     }
+                    let now = Instant::now();
                     for message in received.drain(..) {
                         if let Message::Close(answer) = message {
                             self.close(&mut messages).await;
@@ -207,7 +208,7 @@ impl Replay {
                             let _ = answer.send(());
                             return;
                         }
-                        self.hear(message);
+                        self.hear(message, now);
                     }
                 }
                 (done, result) = finished(&mut self.finishing) => self.committed(&done, result),
@@ -221,10 +222,10 @@ impl Replay {
         }
     }
 
-    fn hear(&mut self, message: Message) {
+    fn hear(&mut self, message: Message, now: Instant) {
         match message {
             Message::Keep { kept, answer } => self.keep(kept, answer),
-            Message::Reported(sequence, report) => self.reported(sequence, report),
+            Message::Reported(sequence, report) => self.reported(sequence, report, now),
             Message::Await(sequence, answer) => self.await_result(sequence, answer),
             Message::Retried(sequences) => {
                 for sequence in sequences {
@@ -257,7 +258,7 @@ impl Replay {
         true
     }
 
-    fn reported(&mut self, sequence: Sequence, report: Report) {
+    fn reported(&mut self, sequence: Sequence, report: Report, now: Instant) {
         if self.held.contains_key(&sequence) {
             return self.reported_on_held(sequence, report);
         }
@@ -266,7 +267,7 @@ impl Replay {
         let sent = sent.clone();
         let was_alone = self.alone.remove(&sequence);
         // what is behind it in its line waits for its report
-        self.passed_over.is_due |= self.flight.lands(&sent, Instant::now()) || was_alone;
+        self.passed_over.is_due |= self.flight.lands(&sent, now) || was_alone;
         match report {
             Ok(written) => {
                 self.turn.sent += 1;
@@ -293,7 +294,7 @@ impl Replay {
                     self.topic_fails(&sent.topic, &error);
                 } else {
                     self.troubles.tells_nothing(&sent.topic, sequence);
-                    self.paused_until = Some(Instant::now() + PAUSE);
+                    self.paused_until = Some(now + PAUSE);
                 }
             }
         }
@@ -442,7 +443,7 @@ impl Replay {
     async fn close(&mut self, messages: &mut mpsc::UnboundedReceiver<Message>) {
         self.is_stopping = true;
         while let Ok(message) = messages.try_recv() {
-            self.hear(message);
+            self.hear(message, Instant::now());
         }
         if let Some(finishing) = self.finishing.take() {
             let (chunks, result) = finishing.await;

@@ -24,6 +24,8 @@ use std::{
 
 /// Bytes of chunks that are read at once.
 const READ: usize = 1 << 20;
+/// With fewer chunks left to send, the next ones are read.
+const AHEAD: usize = 16;
 
 /// Chunks as the disk has them, by their first sequence.
 type Chunks = Vec<(Sequence, Bytes)>;
@@ -122,14 +124,15 @@ impl Replay {
         self.reading.rewind(first);
     }
 
-    /// Has the disk read where there is nothing left to send.
+    /// Has the disk read where there is little left to send.
     pub(super) fn read_on(&mut self) {
         if !self.may_send() {
             return;
         }
         self.rewind();
         let reading = &mut self.reading;
-        if reading.under_way.is_some() || reading.is_at_end || !reading.has_nothing() {
+        let is_ahead = reading.ahead.len() >= AHEAD;
+        if reading.under_way.is_some() || reading.is_at_end || is_ahead {
             return;
         }
         if reading.not_before.is_some_and(|then| Instant::now() < then) {
