@@ -190,6 +190,26 @@ impl Chunk {
         Ok(records)
     }
 
+    /// Some of the records that are left, in order, each in memory of its own.
+    ///
+    /// # Errors
+    /// Where the bytes are no records.
+    pub fn copies(
+        &self,
+        instance: &InstanceId,
+        mut is_wanted: impl FnMut(Sequence) -> bool,
+    ) -> Result<Vec<(Sequence, Record)>, Corrupt> {
+        let (mut decoder, mut records) = (Decoder::new(instance), Vec::new());
+        self.for_each(|sequence, bytes| {
+            if is_wanted(sequence) {
+                let bytes = Bytes::copy_from_slice(bytes);
+                records.push((sequence, decoder.record(sequence, &bytes, &bytes)?));
+            }
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
     /// Only what order depends on: each record's sequence, topic and key.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! What the spool promises, against a producer that is told what to do and a store on the disk.
 
+mod refused;
+
 use super::{disk::Parts, *};
 use crate::{
     config,
@@ -32,6 +34,15 @@ fn start_with(
     producer: &Arc<FakeProducer>,
     change: impl FnOnce(&mut config::Spool),
 ) -> Running {
+    start_patient(directory, producer, Duration::from_secs(5), change)
+}
+
+fn start_patient(
+    directory: &Path,
+    producer: &Arc<FakeProducer>,
+    delivery_timeout: Duration,
+    change: impl FnOnce(&mut config::Spool),
+) -> Running {
     let mut settings = config::Spool {
         directory: directory.to_owned(),
         max_bytes: 1 << 30,
@@ -47,7 +58,7 @@ fn start_with(
         instance: InstanceId::parse("here").unwrap(),
         producer: producer.clone(),
         max_in_flight_bytes: 1 << 20,
-        delivery_timeout: Duration::from_secs(5),
+        delivery_timeout,
         max_record_bytes: 2000,
         readiness: Readiness::new(),
         spool_metrics: metrics.spool(settings.max_bytes).unwrap(),

@@ -14,15 +14,20 @@
 //! keeps the order of a partition. That holds for one librdkafka client, so when it is replaced (a fatal error) nothing
 //! is sent until every report of the old one has come.
 
+mod commit;
+mod dead_letters;
 mod flight;
 mod held;
 mod reading;
 mod refusals;
+mod silence;
+#[cfg(test)]
+mod tests;
 mod troubles;
 mod window;
 
 use super::{
-    Chunk, CommitError, Failure, Finished, Resolution, Resolved, Store, Writer,
+    CommitError, Resolved, Store, Writer,
     lanes::Lanes,
     lines::{Line, LineSet, Lines},
     pace::{Pace, TURN},
@@ -95,9 +100,6 @@ pub struct Parts {
 /// Work that goes on beside the loop, and what it comes to.
 type Work<T> = FuturesUnordered<BoxFuture<'static, T>>;
 
-/// A commit of settled chunks.
-type Finishing = BoxFuture<'static, (Vec<Sequence>, Result<(), CommitError>)>;
-
 /// The task's state.
 pub struct Replay {
     parts: Parts,
@@ -115,13 +117,10 @@ pub struct Replay {
     /// The producer's generation of all records under way.
     generation: u64,
     paused_until: Option<Instant>,
-    /// Not before, since the last commit failed.
-    commit_again_at: Option<Instant>,
     keeping: Work<(Vec<Sequence>, Result<(), CommitError>)>,
     look_ups: Work<(TopicName, Result<Arc<Topic>, Error>)>,
     refusals: refusals::Refusals,
-    settled: Vec<Sequence>,
-    finishing: Option<Finishing>,
+    commits: commit::Commits,
     waiters: HashMap<Sequence, Vec<oneshot::Sender<Resolved>>>,
     turn: Turn,
     is_stopping: bool,
@@ -171,12 +170,10 @@ impl Replay {
             budget: Budget::new(usize::MAX),
             generation: parts.producer.generation(),
             paused_until: None,
-            commit_again_at: None,
             keeping: Work::new(),
             look_ups: Work::new(),
             refusals: refusals::Refusals::default(),
-            settled: Vec::new(),
-            finishing: None,
+            commits: commit::Commits::default(),
             waiters: HashMap::new(),
             turn: Turn { due: Instant::now(), sent: 0 },
             is_stopping: false,
@@ -190,8 +187,9 @@ impl Replay {
         let writer = Arc::clone(&self.parts.writer);
         let mut received = Vec::with_capacity(MESSAGES);
         loop {
-            self.commit_settled();
             self.send_what_is_read();
+            self.refuse_next();
+            self.commit_settled();
             self.read_on();
             let due = self.turn.due.into();
             tokio::select! {
@@ -211,7 +209,7 @@ impl Replay {
                         self.hear(message, now);
                     }
                 }
-                (done, result) = finished(&mut self.finishing) => self.committed(&done, result),
+                finished = self.commits.next() => self.committed(finished),
                 Some((kept, result)) = self.keeping.next() => self.kept(kept, result),
                 read = self.reading.done() => self.read(read),
                 Some((topic, answer)) = self.look_ups.next() => self.looked_up(&topic, answer),
@@ -343,74 +341,9 @@ impl Replay {
         let before = chunk.replace(index, state);
         if chunk.is_settled() && !chunk.is_closing {
             chunk.is_closing = true;
-            self.settled.push(first);
+            self.commits.add(first, chunk.records() + self.refusals.weight(first));
         }
         before
-    }
-
-    /// Commits what became of settled chunks, one commit at a time.
-    fn commit_settled(&mut self) {
-        let is_paused = self.commit_again_at.is_some_and(|then| Instant::now() < then);
-        if self.finishing.is_some() || self.settled.is_empty() || is_paused {
-            return;
-        }
-        let settled = std::mem::take(&mut self.settled);
-        let finish = self.finish(&settled);
-        self.finishing = Some(Box::pin(async move { (settled, finish.await) }));
-    }
-
-    /// What is known of the chunks, to the store. Chunks without results are left as they are.
-    fn finish(&self, chunks: &[Sequence]) -> BoxFuture<'static, Result<(), CommitError>> {
-        let (mut finished, mut partly) = (Finished::default(), Vec::new());
-        let resolved_at = now_ms();
-        for &first in chunks {
-            let Some(chunk) = self.window.get(first) else { continue };
-            let results = chunk.results();
-            if results.is_empty() {
-                continue;
-            }
-            if chunk.is_resolved() {
-                finished.removed.push(first);
-            } else {
-                partly.push((first, results.iter().map(|(index, _)| *index).collect::<HashSet<_>>()));
-            }
-            finished.resolved.push(Resolution { first, results, resolved_at });
-        }
-        let failed = self.refusals.failures(chunks);
-        if finished.resolved.is_empty() {
-            return Box::pin(std::future::ready(Ok(())));
-        }
-        let (store, writer) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.writer));
-        let instance = self.parts.instance.clone();
-        Box::pin(async move {
-            if !partly.is_empty() || !failed.is_empty() {
-                let read = move || complete(finished, &partly, &failed, &store, &instance);
-                let read = tokio::task::spawn_blocking(read).await;
-                finished = read.unwrap_or_else(|error| Err(CommitError::Io(error.to_string())))?;
-            }
-            writer.finish(finished).await
-        })
-    }
-
-    fn committed(&mut self, chunks: &[Sequence], result: Result<(), CommitError>) {
-        self.finishing = None;
-        if let Err(error) = result {
-            tracing::error!(%error, "what became of stored records cannot be written to the spool; trying again");
-            self.settled.extend_from_slice(chunks);
-            let then = Instant::now() + AFTER_A_FAULT;
-            (self.commit_again_at, self.paused_until) = (Some(then), Some(then));
-            return;
-        }
-        for &first in chunks {
-            self.refusals.forget(first);
-            let was_read = self.reading.forget(first);
-            let Some(chunk) = self.window.remove(first) else { continue };
-            // else the reading comes by again when what they wait for is there
-            self.passed_over.is_due |= was_read || chunk.is_due;
-            for waiting in chunk.waiting() {
-                self.passed_over.add(first, waiting.line);
-            }
-        }
     }
 
     fn await_result(&mut self, sequence: Sequence, answer: oneshot::Sender<Resolved>) {
@@ -429,6 +362,7 @@ impl Replay {
             tracing::debug!(%topic, "trying again to write stored records to the topic");
             self.passed_over.is_due = true;
         }
+        self.watch_dead_letters(now);
         let left = if self.reading.is_at_end() { 0 } else { self.parts.store.records() };
         self.parts.pace.turn(std::mem::take(&mut self.turn.sent), left);
         self.waiters.retain(|_, waiters| {
@@ -438,65 +372,6 @@ impl Replay {
         let is_busy = self.parts.store.records() > 0 || self.flight.records() > 0;
         self.turn.due = now + if is_busy { TURN } else { IDLE };
     }
-
-    /// Takes what is known by now to the store.
-    async fn close(&mut self, messages: &mut mpsc::UnboundedReceiver<Message>) {
-        self.is_stopping = true;
-        while let Ok(message) = messages.try_recv() {
-            self.hear(message, Instant::now());
-        }
-        if let Some(finishing) = self.finishing.take() {
-            let (chunks, result) = finishing.await;
-            self.committed(&chunks, result);
-        }
-        while let Some((kept, result)) = self.keeping.next().await {
-            self.kept(kept, result);
-        }
-        let chunks = self.window.keys();
-        if let Err(error) = self.finish(&chunks).await {
-            tracing::error!(%error, "what became of stored records is not in the spool; they will be sent once more");
-        }
-    }
-}
-
-/// Resolves with the commit that is under way; never without one.
-async fn finished<T>(finishing: &mut Option<BoxFuture<'static, T>>) -> T {
-    match finishing {
-        Some(finishing) => finishing.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Adds what has to be read for it: what is left of chunks that are resolved in part, and the records that failed.
-fn complete(
-    mut finished: Finished,
-    partly: &[(Sequence, HashSet<u32>)],
-    failed: &[refusals::FailedAt],
-    store: &Store,
-    instance: &InstanceId,
-) -> Result<Finished, CommitError> {
-    let io = |error: &dyn std::fmt::Display| CommitError::Io(error.to_string());
-    // by its key: its first record may have left long ago
-    let read = |first| -> Result<Option<Chunk>, CommitError> {
-        let found = store.chunk_at(first).map_err(|error| io(&error))?;
-        found.map(|value| Chunk::parse(first, value)).transpose().map_err(|error| io(&error))
-    };
-    for (first, resolved) in partly {
-        let Some(chunk) = read(*first)? else { continue };
-        match chunk.keeping(|index| !resolved.contains(&index)).map_err(|error| io(&error))? {
-            Some(value) => finished.rewritten.push((*first, value)),
-            None => finished.removed.push(*first),
-        }
-    }
-    for refusals::FailedAt { first, sequence, error, reason } in failed {
-        let Some(chunk) = read(*first)? else { continue };
-        let records = chunk.records(instance).map_err(|error| io(&error))?;
-        if let Some((_, record)) = records.into_iter().find(|(at, _)| at == sequence) {
-            let (sequence, error, reason) = (*sequence, error.clone(), reason.clone());
-            finished.failed.push(Failure { sequence, record, error, reason, failed_at: now_ms() });
-        }
-    }
-    Ok(finished)
 }
 
 /// Whether Kafka will never take the record. A missing topic and a missing right can be mended.
@@ -514,44 +389,4 @@ fn is_of_topic(error: &Error) -> bool {
 
 fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        produce::fake::record,
-        spool::{Change, Encoded, codec},
-    };
-
-    #[test]
-    fn a_chunk_whose_first_record_has_left_is_rewritten_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path(), std::time::SystemTime::now()).unwrap();
-        let instance = InstanceId::parse("a").unwrap();
-        let first = Sequence(10);
-        let records: Encoded = [&record("t"), &record("u"), &record("v"), &record("w")].into_iter().collect();
-        let bytes: Vec<u8> = records.records().flatten().copied().collect();
-        store
-            .commit(&Change { insert: vec![(first, codec::chunk(1, 4, &bytes))], ..Change::default() })
-            .unwrap();
-        let refused = |index| refusals::FailedAt {
-            first,
-            sequence: Sequence(first.0 + index),
-            error: "record_rejected".into(),
-            reason: "no".into(),
-        };
-        for (index, left) in [(0, vec![1, 2, 3]), (2, vec![1, 3]), (1, vec![3])] {
-            let partly = [(first, HashSet::from([index as u32]))];
-            let finished =
-                complete(Finished::default(), &partly, &[refused(index)], &store, &instance).unwrap();
-            assert_eq!((finished.rewritten.len(), finished.failed.len()), (1, 1), "{index}");
-            assert_eq!(finished.failed[0].sequence.0, first.0 + index);
-            store.commit(&Change { replace: finished.rewritten, ..Change::default() }).unwrap();
-            let chunk = Chunk::parse(first, store.chunk_at(first).unwrap().unwrap()).unwrap();
-            let found: Vec<_> =
-                chunk.records(&instance).unwrap().iter().map(|(at, _)| at.0 - first.0).collect();
-            assert_eq!(found, left);
-        }
-    }
 }

@@ -169,7 +169,7 @@ impl Replay {
     }
 
     pub(super) fn send_what_is_read(&mut self) {
-        while !self.reading.has_nothing() && !self.flight.is_full() && self.may_send() {
+        while !self.reading.has_nothing() && !self.flight.is_full() && !self.is_behind() && self.may_send() {
             if let Some((first, records)) = self.reading.decoded.take() {
                 if let Err(records) = self.send(first, records) {
                     self.reading.decoded = Some((first, records));

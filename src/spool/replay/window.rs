@@ -91,6 +91,11 @@ impl OpenChunk {
         self.under_way == 0
     }
 
+    /// How many records of it are looked after.
+    pub fn records(&self) -> usize {
+        self.records.len()
+    }
+
     /// Every record has its end.
     pub fn is_resolved(&self) -> bool {
         self.records.iter().all(|(_, state)| matches!(state, State::Resolved(_)))

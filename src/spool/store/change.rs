@@ -3,7 +3,7 @@
 use super::{
     super::{
         codec::{Chunk, Corrupt},
-        results::{Resolution, resolved_at},
+        results::{self, Resolution, resolved_at},
     },
     CommitError, FAILED, NONE, RECEIPTS, RECORDS, Shortage, Store, Totals, directory,
     error::uncommitted,
@@ -12,7 +12,11 @@ use super::{
 use crate::produce::{Record, Sequence};
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
-use std::sync::{PoisonError, atomic::Ordering::Release};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{PoisonError, atomic::Ordering::Release},
+};
 
 /// So many rows of receipts are looked at in one transaction, at most, to forget old ones.
 const LOOK: usize = 4096;
@@ -210,8 +214,8 @@ fn write(
     }
     if !change.resolved.is_empty() || change.receipts.resolved_before.is_some() {
         let mut receipts = transaction.open_table(RECEIPTS)?;
-        for resolution in &change.resolved {
-            write_resolution(&mut receipts, resolution, &mut effects.receipts)?;
+        for resolution in at_home(&receipts, &change.resolved)? {
+            write_resolution(&mut receipts, &resolution, &mut effects.receipts)?;
         }
         let held = receipt_bytes.saturating_add(effects.receipts.more).saturating_sub(effects.receipts.less);
         forget(&mut receipts, &records, change.receipts, held, &mut effects.receipts)?;
@@ -254,6 +258,43 @@ fn write_failed(transaction: &WriteTransaction, change: &Change, effects: &mut E
         }
     }
     Ok(())
+}
+
+/// What became of records that were retried, each as a chunk of its own, goes to the row of the chunk that they were stored
+/// with: rows among the sequences of another one would come between it and those who look for its records.
+fn at_home<'a>(
+    receipts: &Table<u64, &[u8]>,
+    resolved: &'a [Resolution],
+) -> Result<Vec<Cow<'a, Resolution>>, Fault> {
+    let mut homes: Vec<Cow<'a, Resolution>> = Vec::with_capacity(resolved.len());
+    // by the first sequence of the row
+    let mut moved: BTreeMap<u64, Resolution> = BTreeMap::new();
+    for resolution in resolved {
+        let Some(first) = home(receipts, resolution)? else {
+            homes.push(Cow::Borrowed(resolution));
+            continue;
+        };
+        let Resolution { results, resolved_at, .. } = resolution;
+        let index = (resolution.first.0 - first) as u32;
+        let new = || Resolution { first: Sequence(first), results: Vec::new(), resolved_at: *resolved_at };
+        let home = moved.entry(first).or_insert_with(new);
+        home.results.extend(results.iter().map(|(_, resolved)| (index, resolved.clone())));
+    }
+    homes.extend(moved.into_values().map(Cow::Owned));
+    Ok(homes)
+}
+
+/// The row that has a result of this lone record already, and is not its own.
+fn home(receipts: &Table<u64, &[u8]>, resolution: &Resolution) -> Result<Option<u64>, Fault> {
+    if !matches!(resolution.results[..], [(0, _)]) {
+        return Ok(None);
+    }
+    let sequence = resolution.first.0;
+    let Some(entry) = receipts.range(..sequence)?.next_back() else { return Ok(None) };
+    let (key, row) = entry?;
+    let Ok(index) = u32::try_from(sequence - key.value()) else { return Ok(None) };
+    let has_one = results::find(row.value(), index).map_err(Fault::Corrupt)?.is_some();
+    Ok(has_one.then_some(key.value()))
 }
 
 fn write_resolution(

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 use serde::{Deserialize, Serialize};
 
-/// A record is in the nearest chunk whose key is not above its sequence, but for records that were retried: each lies
-/// alone, and those of them that come between are passed, up to so many.
+/// A record is in the nearest chunk whose key is not above its sequence, and its receipt in the nearest row: what is
+/// retried waits alone only when nothing is left of the chunk that it was stored with, and its receipt goes to the row of
+/// that chunk. What came between in an earlier version is passed, up to so many.
 const NEAR: usize = 64;
 /// Bytes of failed records that are read at once, or one record.
 const FAILED_READ: usize = 4 << 20;

@@ -218,6 +218,46 @@ fn a_retried_record_hides_neither_its_neighbours_nor_that_it_waits() {
 }
 
 #[test]
+fn the_receipts_of_a_chunk_are_found_however_many_of_its_records_were_retried_one_by_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_at(directory.path());
+    let all: Vec<u32> = (0..300).collect();
+    store.commit(&insert(1000, 300)).unwrap();
+    let resolved = vec![resolution(1000, &all, 10)];
+    store.commit(&Change { remove: vec![Sequence(1000)], resolved, ..Change::default() }).unwrap();
+    let retried = 50..250;
+    for index in retried.clone() {
+        store.commit(&insert(1000 + index, 1)).unwrap();
+    }
+    for sequence in 1000..1300 {
+        let found = store.find(Sequence(sequence)).unwrap();
+        let is_pending = retried.contains(&(sequence - 1000));
+        assert_eq!(found == Found::Pending, is_pending, "{sequence}: {found:?}");
+        assert_ne!(found, Found::Unknown, "{sequence}");
+    }
+    let (alone, together) = (50..150, 150..250);
+    let again = |index: u64| Resolution {
+        first: Sequence(1000 + index),
+        results: vec![(0, written(9999))],
+        resolved_at: 20,
+    };
+    for index in alone {
+        let remove = vec![Sequence(1000 + index)];
+        store.commit(&Change { remove, resolved: vec![again(index)], ..Change::default() }).unwrap();
+    }
+    let remove = together.clone().map(|index| Sequence(1000 + index)).collect();
+    let resolved = together.map(again).collect();
+    store.commit(&Change { remove, resolved, ..Change::default() }).unwrap();
+    for index in 0..300 {
+        let offset = if retried.contains(&index) { 9999 } else { index as i64 };
+        assert_eq!(store.find(Sequence(1000 + index)), Ok(Found::Resolved(written(offset))), "{index}");
+    }
+    drop(store);
+    let store = open_at(directory.path());
+    assert_eq!(store.find(Sequence(1299)), Ok(Found::Resolved(written(299))));
+}
+
+#[test]
 fn old_receipts_are_forgotten_but_for_those_of_chunks_that_are_there() {
     let directory = tempfile::tempdir().unwrap();
     let store = open_at(directory.path());

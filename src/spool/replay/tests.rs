@@ -1,0 +1,124 @@
+//! What the replay holds in memory, step by step.
+
+use super::*;
+use crate::{
+    lifecycle::supervisor::Supervisor,
+    produce::{
+        Record,
+        fake::{FakeProducer, Step, record},
+    },
+    spool::{Change, Encoded, Settings, codec},
+};
+use std::{sync::atomic::AtomicU64, time::SystemTime};
+
+struct Stepped {
+    replay: Replay,
+    messages: mpsc::UnboundedReceiver<Message>,
+    store: Arc<Store>,
+    _supervisor: Supervisor,
+    _directory: tempfile::TempDir,
+}
+
+fn stepped(producer: &Arc<FakeProducer>, dead_letter_topic: Option<&str>) -> Stepped {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(directory.path(), SystemTime::now()).unwrap());
+    let settings =
+        Settings { max_bytes: u64::MAX, receipt_max_bytes: u64::MAX, receipt_ttl: Duration::from_secs(3600) };
+    let supervisor = Supervisor::new();
+    let sequences = Arc::new(AtomicU64::new(store.first_sequence().0));
+    let writer =
+        Writer::start(Arc::clone(&store), sequences, settings, Box::new(|_| {}), &supervisor.alarm());
+    let metrics = Arc::new(Metrics::for_tests());
+    let (replay, _, messages) = Replay::new(Parts {
+        instance: InstanceId::parse("here").unwrap(),
+        producer: producer.clone(),
+        store: Arc::clone(&store),
+        writer: Arc::new(writer.unwrap()),
+        lines: Arc::default(),
+        lanes: Arc::default(),
+        pace: Arc::default(),
+        max_in_flight_bytes: 1 << 20,
+        dead_letter_topic: dead_letter_topic.map(|topic| DeadLetterTopic::parse(topic).unwrap()),
+        delivery_timeout: Duration::from_secs(60),
+        max_record_bytes: 2000,
+        spool_metrics: metrics.spool(1 << 30).unwrap(),
+        metrics,
+    });
+    Stepped { replay, messages, store, _supervisor: supervisor, _directory: directory }
+}
+
+impl Stepped {
+    /// Puts chunks of `count` records each into the store.
+    fn put(&self, chunks: u64, count: u32, record: impl Fn(u64) -> Record) {
+        for place in 0..chunks {
+            let first = place * u64::from(count);
+            let encoded: Encoded =
+                (first..first + u64::from(count)).map(&record).collect::<Vec<_>>().iter().collect();
+            let bytes: Vec<u8> = encoded.records().flatten().copied().collect();
+            let insert = vec![(Sequence(first), codec::chunk(1, count, &bytes))];
+            self.store.commit(&Change { insert, ..Change::default() }).unwrap();
+        }
+    }
+
+    /// As `Replay::run`; False where nothing has happened for a while.
+    async fn step(&mut self) -> bool {
+        let replay = &mut self.replay;
+        replay.send_what_is_read();
+        replay.refuse_next();
+        replay.commit_settled();
+        replay.read_on();
+        tokio::select! {
+            biased;
+            Some(message) = self.messages.recv() => replay.hear(message, Instant::now()),
+            finished = replay.commits.next() => replay.committed(finished),
+            read = replay.reading.done() => replay.read(read),
+            Some((topic, answer)) = replay.look_ups.next() => replay.looked_up(&topic, answer),
+            refused = replay.refusals.next() => replay.refused(refused),
+            () = tokio::time::sleep(Duration::from_millis(300)) => {
+                replay.take_turn();
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// No topic has this partition.
+fn refused(_: u64) -> Record {
+    Record { partition: Some(99), ..record("a") }
+}
+
+#[tokio::test]
+async fn no_more_is_read_while_many_refused_records_wait_for_their_dead_letters() {
+    let producer = FakeProducer::with_topics(&["a", "dlq"]);
+    (0..64).for_each(|_| _ = producer.then(Step::Held));
+    let mut stepped = stepped(&producer, Some("dlq"));
+    stepped.put(100, 100, refused);
+    while stepped.step().await {}
+    let open = stepped.replay.refusals.count();
+    assert!((4000..=4200).contains(&open), "{open}");
+    assert!(stepped.replay.window.keys().len() <= 42);
+    producer.report_held(&Ok(crate::produce::Written { partition: 0, offset: Some(7), append_time: None }));
+    while stepped.store.records() > 0 {
+        stepped.step().await;
+        assert!(stepped.replay.refusals.count() <= 4200);
+    }
+    assert_eq!((stepped.store.failed_records(), producer.sent().len()), (0, 10_000));
+    assert_eq!(stepped.replay.refusals.count(), 0);
+}
+
+#[tokio::test]
+async fn no_more_is_sent_while_many_results_are_not_committed() {
+    let mut stepped = stepped(&FakeProducer::with_topics(&["a"]), None);
+    stepped.put(300, 100, refused);
+    // as a disk that takes long
+    stepped.replay.commits.wait_until(Instant::now() + Duration::from_secs(3600));
+    while stepped.step().await {}
+    let open = stepped.replay.window.keys().len();
+    assert!(open < 200, "{open} chunks");
+    stepped.replay.commits.wait_until(Instant::now());
+    while stepped.store.records() > 0 {
+        stepped.step().await;
+    }
+    assert_eq!(stepped.store.failed_records(), 30_000);
+}

@@ -1,0 +1,124 @@
+//! Records that Kafka refuses for good: many of them, and dead letters that are not confirmed.
+
+use super::*;
+
+/// No topic has this partition.
+fn refused(number: usize) -> Record {
+    Record { partition: Some(99), value: Some(number.to_string().into()), ..record("a") }
+}
+
+async fn store_refused(running: &Running, count: usize) -> Sequence {
+    let records: Vec<_> = (0..count).map(refused).collect();
+    let mut first = None;
+    for records in records.chunks(1000) {
+        first.get_or_insert(running.store(records).await);
+    }
+    first.unwrap()
+}
+
+fn with_dead_letters(settings: &mut config::Spool) {
+    settings.dead_letter_topic = Some(DeadLetterTopic::parse("dlq").unwrap());
+}
+
+#[tokio::test]
+async fn a_backlog_of_refused_records_ends_as_failed_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    running.is_away(true);
+    let first = store_refused(&running, 9000).await;
+    running.store(&[keyed("k", "behind")]).await;
+    running.is_away(false);
+    running.wait_until_empty().await;
+    assert_eq!(running.spool.failed_records(), 9000);
+    assert_eq!(running.sent(), ["behind"]);
+    for sequence in [first.0, first.0 + 4500, first.0 + 8999] {
+        let state = running.state(Sequence(sequence)).await;
+        assert!(matches!(state, ReceiptState::Failed(failure) if failure.error == "invalid_partition"));
+    }
+}
+
+#[tokio::test]
+async fn a_backlog_of_refused_records_ends_in_the_dead_letter_topic() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a", "dlq"]);
+    let running = start_with(directory.path(), &producer, with_dead_letters);
+    running.is_away(true);
+    store_refused(&running, 9000).await;
+    running.is_away(false);
+    running.wait_until_empty().await;
+    assert_eq!(running.spool.failed_records(), 0);
+    let mut letters: Vec<usize> = running.sent().iter().map(|value| value.parse().unwrap()).collect();
+    letters.sort_unstable();
+    assert!(letters.iter().copied().eq(0..9000), "{} letters", letters.len());
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_confirmed_late_is_no_failed_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a", "dlq"]);
+    producer.then(Step::Held);
+    let running = start_patient(directory.path(), &producer, Duration::from_millis(50), with_dead_letters);
+    let sequence = running.store(&[refused(0)]).await;
+    eventually("the letter is under way", async || running.sent().len() == 1).await;
+    // longer than the delivery timeout
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(running.state(sequence).await, ReceiptState::Pending);
+    running.store(&[keyed("k", 1)]).await;
+    eventually("others go on", async || running.sent().len() == 2).await;
+    producer.report_held(&Ok(written(7)));
+    running.wait_until_empty().await;
+    assert_eq!((running.spool.failed_records(), running.sent().len()), (0, 2));
+    let state = running.state(sequence).await;
+    let ReceiptState::Failed(failure) = &state else { panic!("{state:?}") };
+    assert_eq!(failure.dead_letter.as_ref().unwrap().offset, Some(7));
+}
+
+#[tokio::test]
+async fn a_dead_letter_whose_outcome_is_unknown_is_written_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a", "dlq"]);
+    producer.then(Step::Fails(Error::AcknowledgementLost { reason: "as a test".into() })).then(Step::Written);
+    let running = start_with(directory.path(), &producer, with_dead_letters);
+    running.store(&[refused(0)]).await;
+    running.wait_until_empty().await;
+    assert_eq!((running.spool.failed_records(), running.sent().len()), (0, 2));
+    let letters = producer.sent();
+    assert!(letters.iter().all(|(letter, _)| letter.receipt.as_ref().unwrap().replayed));
+}
+
+#[tokio::test]
+async fn dead_letters_that_are_not_confirmed_hold_up_no_others_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a", "dlq"]);
+    (0..64).for_each(|_| _ = producer.then(Step::Held));
+    let running = start_patient(directory.path(), &producer, Duration::from_millis(50), with_dead_letters);
+    running.is_away(true);
+    store_refused(&running, 9000).await;
+    running.store(&[keyed("k", "behind")]).await;
+    running.is_away(false);
+    eventually("it goes on behind them", async || {
+        running.sent().last().unwrap_or(&String::new()) == "behind"
+    })
+    .await;
+    producer.report_held(&Ok(written(7)));
+    running.wait_until_empty().await;
+    assert_eq!(running.spool.failed_records(), 9000 - 64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_is_not_confirmed_ends_with_the_process_and_is_written_by_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a", "dlq"]);
+    producer.then(Step::Held);
+    let running = start_with(directory.path(), &producer, with_dead_letters);
+    let sequence = running.store(&[refused(0), keyed("k", 1)]).await;
+    eventually("both are under way", async || running.sent().len() == 2).await;
+    let close = tokio::time::timeout(Duration::from_secs(20), running.spool.close());
+    assert_eq!(close.await.unwrap(), 1);
+    drop(running);
+    let running = start_with(directory.path(), &producer, with_dead_letters);
+    running.wait_until_empty().await;
+    assert_eq!((running.spool.failed_records(), running.sent().len()), (0, 3));
+    let state = running.state(sequence).await;
+    assert!(matches!(&state, ReceiptState::Failed(failure) if failure.dead_letter.is_some()), "{state:?}");
+}
