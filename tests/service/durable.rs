@@ -5,7 +5,9 @@ use crate::{
     support::{
         app::Service,
         broker::{self, Broker},
-        consumer, eventually,
+        consumer,
+        disk::TestDisk,
+        eventually,
         load::{LoadOptions, Loads, Requests},
         mock::Mock,
         outcomes::{Duplicates, Outcomes, Told},
@@ -14,7 +16,7 @@ use crate::{
 };
 use rdkafka::types::RDKafkaRespErr;
 use serde_json::{Value, json};
-use std::{collections::HashSet, fs, path::Path, process::Command, time::Duration};
+use std::{collections::HashSet, fs, time::Duration};
 
 /// How soon after Kafka's return records are written at once again. No allowance is made for a busy machine: the clock
 /// starts once the broker has answered a client of the test, and mostly it takes less than a second.
@@ -341,38 +343,9 @@ async fn a_full_spool_refuses_records_until_kafka_returns_and_drops_none() {
     assert_eq!(consumer::count(&kafka.bootstrap(), "full"), accepted as i64 + 1);
 }
 
-/// A small file system in memory, which ends with this.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// None where this user may not mount.
-    fn mount(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path());
-        let mounted = crate::support::process::output(&mut mount);
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(folder))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // lazily: a test that failed may have it in use
-        let _ = crate::support::process::output(Command::new("umount").arg("-l").arg(self.path()));
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_refuses_records_and_neither_ends_the_process_nor_loses_one() {
-    let Some(disk) = SmallDisk::mount("24m") else {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "SKIPPED: no small disk could be mounted; that takes root");
-        return;
-    };
+    let Some(disk) = TestDisk::mount("24m") else { return };
     let ballast = disk.path().join("ballast");
     fs::write(&ballast, vec![0; 8 << 20]).unwrap();
     let mock = Mock::start(1);

@@ -4,6 +4,7 @@ pub mod app;
 pub mod broker;
 pub mod client;
 pub mod consumer;
+pub mod disk;
 pub mod haproxy;
 pub mod java;
 pub mod load;
