@@ -2,9 +2,11 @@
 
 use crate::support::{
     app::Service,
+    broker::{self, Broker},
     eventually,
     mock::{Flapping, Mock},
     outcomes::{Duplicates, Outcome, Outcomes, Told},
+    proxy::Proxy,
     silent,
     spool::{self, metric, stored_one, wait_connected, wait_empty},
 };
@@ -12,6 +14,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
 use serde_json::json;
 use std::{
     collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -126,9 +129,9 @@ async fn post_during(
 /// Waits until a record is written at once.
 async fn wait_recovered(service: &Service, what: &str) {
     let client = service.client();
-    let mut numbers = PROBE..;
+    static NUMBERS: AtomicU64 = AtomicU64::new(PROBE);
     eventually(&format!("{what}: records are written at once again"), RECOVERY_LIMIT, async || {
-        let number = numbers.next().unwrap();
+        let number = NUMBERS.fetch_add(1, Relaxed);
         let probe = json!({"topic": TOPIC, "key": "probe", "value": {"number": number}, "project": "p"});
         let answer = client.post("/produce", probe.to_string()).await;
         (answer.status == 202 && answer.json()["stored"].is_null()).then_some(())
@@ -324,4 +327,60 @@ async fn a_server_that_accepts_and_never_answers_has_records_stored_for_the_next
     assert_eq!(landed.every_accepted_is_in() as u64, 6 * CLIENTS);
     assert_eq!(landed.order_is_kept() as u64, CLIENTS);
     assert_eq!(landed.duplicates(), Duplicates::default());
+}
+
+/// The rows of the mock cluster that count no duplicates, with a broker that knows what it has.
+#[tokio::test]
+async fn a_real_broker_that_answers_late_or_comes_and_goes_has_no_undeclared_duplicate() {
+    let proxy = Proxy::listen();
+    let advertised = format!("PLAINTEXT://{}", proxy.address());
+    let Some(kafka) = broker::startable().then(|| Broker::prepare(&[("advertised.listeners", &advertised)]))
+    else {
+        return;
+    };
+    proxy.lead_to(kafka.bootstrap());
+    kafka.restart();
+    kafka.create_topic(TOPIC, 3, &[]).await;
+    let service = spool::ready(&proxy.address(), &[]).await;
+    let mut all = Vec::new();
+    assert_eq!(post(&service, &mut all, 2).await, BTreeSet::from(["written".into()]));
+
+    proxy.delay(Duration::from_millis(3500));
+    let told = post(&service, &mut all, 3).await;
+    assert_eq!(told, BTreeSet::from(["stored".into()]));
+    is_alive_and_ready(&service).await;
+    proxy.delay(Duration::ZERO);
+    wait_recovered(&service, "late answers").await;
+    wait_connected(&service.client()).await;
+    wait_empty(&service.client()).await;
+
+    let flaps = async {
+        for is_cut in [true, false, true, false, true, false] {
+            if is_cut {
+                proxy.cut()
+            } else {
+                proxy.mend()
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let posts = async {
+        let (start, mut told) = (Instant::now(), BTreeSet::new());
+        while start.elapsed() < Duration::from_secs(6) {
+            told.extend(post_as(&service, &mut all, 2, 4).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        told
+    };
+    let ((), told) = tokio::join!(flaps, posts);
+    assert_eq!(told, BTreeSet::from(["stored".into(), "written".into()]));
+    wait_recovered(&service, "flapping").await;
+    wait_empty(&service.client()).await;
+    assert_eq!(post(&service, &mut all, 2).await, BTreeSet::from(["written".into()]));
+    let outcomes = Outcomes::new(all, TOPIC);
+    let landed = outcomes.read(&kafka.bootstrap());
+    landed.every_accepted_is_in();
+    landed.no_refused_is_in();
+    landed.order_is_kept();
+    assert_eq!(landed.duplicates().undeclared, 0);
 }
