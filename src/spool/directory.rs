@@ -43,12 +43,18 @@ pub(super) fn space(directory: &Path) -> io::Result<Space> {
 /// What loses the directory, where something other than the disk does.
 #[cfg(target_os = "linux")]
 pub(super) fn lost_by(directory: &Path) -> Option<&'static str> {
-    /// `TMPFS_MAGIC`, `RAMFS_MAGIC` and `OVERLAYFS_SUPER_MAGIC` of linux/magic.h
+    let kind = rustix::fs::statfs(directory).ok()?.f_type;
+    kind_is_lost_by(kind as u64 & 0xffff_ffff)
+}
+
+/// The same, of a kind of file system by its number in linux/magic.h.
+#[cfg(target_os = "linux")]
+fn kind_is_lost_by(kind: u64) -> Option<&'static str> {
+    /// `TMPFS_MAGIC`, `RAMFS_MAGIC` and `OVERLAYFS_SUPER_MAGIC`
     const TMPFS: u64 = 0x0102_1994;
     const RAMFS: u64 = 0x8584_58f6;
     const OVERLAY: u64 = 0x794c_7630;
-    let kind = rustix::fs::statfs(directory).ok()?.f_type;
-    match kind as u64 & 0xffff_ffff {
+    match kind {
         TMPFS => Some("it is on a tmpfs, so a restart of the machine loses what is stored"),
         RAMFS => Some("it is on a ramfs, so a restart of the machine loses what is stored"),
         OVERLAY => Some(
@@ -84,12 +90,30 @@ mod tests {
         assert!((1..=RESERVE).contains(&space.reserve), "{space:?}");
     }
 
+    /// The numbers are those of linux/magic.h, spelt again.
     #[cfg(target_os = "linux")]
     #[test]
-    fn memory_is_no_disk() {
+    fn memory_and_overlays_are_no_disk() {
+        for (kind, name, loses) in [
+            (0x0102_1994, "a tmpfs", "the machine"),
+            (0x8584_58f6, "a ramfs", "the machine"),
+            (0x794c_7630, "an overlay", "the container"),
+        ] {
+            let why = kind_is_lost_by(kind).unwrap();
+            assert!(why.contains(name) && why.contains(loses), "{why}");
+        }
+        for (kind, name) in [(0xef53, "ext4"), (0x5846_5342, "xfs"), (0x9123_683e, "btrfs"), (0x6969, "nfs")]
+        {
+            assert_eq!(kind_is_lost_by(kind), None, "{name}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_kind_is_that_of_the_directorys_file_system() {
+        assert_eq!(lost_by(Path::new("/proc")), None);
         if Path::new("/dev/shm").is_dir() {
             assert!(lost_by(Path::new("/dev/shm")).is_some_and(|why| why.contains("tmpfs")));
         }
-        assert_eq!(lost_by(Path::new("/proc")), None);
     }
 }

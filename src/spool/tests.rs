@@ -121,6 +121,14 @@ impl Running {
         sequence
     }
 
+    /// Whether each record that was sent said that it may be a duplicate, and of which receipt, in order.
+    fn declared(&self) -> Vec<Option<Sequence>> {
+        let declared = |record: &Record| {
+            record.receipt.as_ref().filter(|receipt| receipt.replayed).map(|receipt| receipt.id.sequence)
+        };
+        self.producer.sent().iter().map(|(record, _)| declared(record)).collect()
+    }
+
     /// The values that were sent, in order.
     fn sent(&self) -> Vec<String> {
         let value = |record: &Record| String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap();
@@ -256,16 +264,30 @@ async fn a_held_record_that_kafka_took_is_not_sent_again() {
     assert!(running.is_free("k"));
 }
 
-#[tokio::test]
-async fn a_held_record_that_kafka_did_not_take_is_sent_before_those_behind_it() {
+/// A record that is held, and one behind it, once the held one's report has said `error`.
+async fn released_by(error: Error) {
     let directory = tempfile::tempdir().unwrap();
     let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
-    let sequence = running.hold(&keyed("k", 1)).await;
-    running.store(&[keyed("k", 2)]).await;
-    let lost = Error::AcknowledgementLost { reason: "as a test".into() };
-    running.spool.reported(sequence, &Err(lost));
+    let held = running.hold(&keyed("k", 1)).await;
+    let behind = running.store(&[keyed("k", 2)]).await;
+    running.spool.reported(held, &Err(error));
     running.wait_until_empty().await;
     assert_eq!(running.sent(), ["1", "2"]);
+    assert_eq!(running.declared(), [Some(held), Some(behind)]);
+    assert!(matches!(running.state(held).await, ReceiptState::Written(_)));
+    assert!(running.is_free("k"));
+}
+
+/// `RD_KAFKA_MSG_STATUS_NOT_PERSISTED`, which `kafka/error.rs` reads so.
+#[tokio::test]
+async fn a_held_record_that_kafka_did_not_take_is_sent_before_those_behind_it() {
+    released_by(Error::BrokerUnavailable { reason: "as a test".into() }).await;
+}
+
+/// `RD_KAFKA_MSG_STATUS_POSSIBLY_PERSISTED`.
+#[tokio::test]
+async fn a_held_record_that_kafka_may_have_taken_is_sent_as_a_declared_duplicate() {
+    released_by(Error::AcknowledgementLost { reason: "as a test".into() }).await;
 }
 
 #[tokio::test]
@@ -295,6 +317,7 @@ async fn nothing_is_sent_by_a_new_client_before_the_old_one_has_reported() {
     running.producer.report_held(&Err(Error::AcknowledgementLost { reason: "as a test".into() }));
     running.wait_until_empty().await;
     assert_eq!(running.sent(), ["1", "1", "2"]);
+    assert!(running.declared().iter().all(Option::is_some), "{:?}", running.declared());
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod metrics;
 mod outage;
 mod partitioner;
 mod readme;
+mod receipts;
 mod records;
 mod rolling;
 mod security;

@@ -7,7 +7,7 @@ use crate::{
         app::Service,
         broker::{self, Broker},
         consumer, eventually,
-        load::{Load, LoadOptions},
+        load::{Load, LoadOptions, Loads, Requests},
         mock::Mock,
         outcomes::Told,
         silent,
@@ -23,51 +23,62 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How late `/ready` may be.
 const READY_LIMIT: Duration = Duration::from_secs(5);
 
+/// Clients of each kind, that each have two keys.
+const KEYED: LoadOptions = LoadOptions { clients: 16, keys: 2, requests: Requests::Single };
+const KEYS: usize = 32;
+
 fn body(topic: &str) -> String {
     json!({"topic": topic, "value": 1, "project": "p"}).to_string()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_killed_and_restarted_under_load_loses_no_acknowledged_record() {
     let Some(kafka) = broker::own(&[]) else { return };
-    let topic = kafka.new_topic(3, &[]).await;
+    let probes = kafka.new_topic(1, &[]).await;
     let service = Service::on(&kafka, &[DELIVERY_TIMEOUT]).await;
-    let load = Load::start(&service, &topic, 32);
-    load.wait_for(200).await;
+    let client = service.client();
+    let loads = Loads::start(&service, &kafka, &Requests::DIRECT, KEYED).await;
+    loads.wait_for(200).await;
     kafka.kill();
     service.wait_unready_within(READY_LIMIT).await;
-    assert_eq!(service.client().get("/health").await.status, 200, "liveness does not depend on Kafka");
-    assert_eq!(service.client().get("/health/kafka").await.status, 503);
+    assert_eq!(client.get("/health").await.status, 200, "liveness does not depend on Kafka");
+    assert_eq!(client.get("/health/kafka").await.status, 503);
     kafka.restart();
+    let returned = Instant::now();
     service.wait_ready_within(READY_LIMIT).await;
-    load.wait_for(200).await;
-    let outcomes = load.stop().await;
-    assert!(outcomes.verify(&kafka.bootstrap()) >= 400);
-    assert!(outcomes.not_written() > 0, "nothing was refused while the broker was down");
+    eventually("a record is written", READY_LIMIT.saturating_sub(returned.elapsed()), || async {
+        (client.post("/produce", body(&probes)).await.status == 202).then_some(())
+    })
+    .await;
+    loads.wait_for(200).await;
+    for (outcomes, requests) in loads.stop().await.iter().zip(Requests::DIRECT) {
+        assert!(outcomes.verify(&kafka.bootstrap()) >= 400);
+        assert_eq!(outcomes.read(&kafka.bootstrap()).order_is_kept(), KEYS);
+        assert!(outcomes.not_written() > 0, "{requests:?}: nothing was refused while the broker was down");
+    }
 }
 
 #[tokio::test]
 async fn a_service_killed_and_restarted_under_load_loses_no_acknowledged_record() {
     let kafka = kafka_or_skip!();
-    let topic = kafka.new_topic(3, &[]).await;
     let service = Service::on(kafka, &[]).await;
-    let options = LoadOptions { clients: 32, keys: 2, ..LoadOptions::default() };
-    let load = Load::start_with(service.address(), &topic, options);
+    let loads = Loads::start(&service, kafka, &Requests::DIRECT, KEYED).await;
     for _ in 0..3 {
-        load.wait_for(200).await;
+        loads.wait_for(200).await;
         service.kill();
         service.restart().await;
         service.wait_ready().await;
     }
-    load.wait_for(200).await;
-    let outcomes = load.stop().await;
-    assert!(
-        outcomes.count(Told::Unknown) > 0,
-        "no request was under way at a kill: {:?}",
-        outcomes.failures()
-    );
-    assert!(outcomes.verify(&kafka.bootstrap()) >= 800);
-    assert_eq!(outcomes.read(&kafka.bootstrap()).order_is_kept(), 64);
+    loads.wait_for(200).await;
+    for (outcomes, requests) in loads.stop().await.iter().zip(Requests::DIRECT) {
+        let failures = outcomes.failures();
+        assert!(
+            outcomes.count(Told::Unknown) > 0,
+            "{requests:?}: no request was under way at a kill: {failures:?}"
+        );
+        assert!(outcomes.verify(&kafka.bootstrap()) >= 800);
+        assert_eq!(outcomes.read(&kafka.bootstrap()).order_is_kept(), KEYS);
+    }
 }
 
 #[tokio::test]

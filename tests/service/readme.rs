@@ -100,3 +100,25 @@ fn every_test_that_the_guarantees_name_exists() {
         assert!(source.contains(&format!("fn {test}(")), "{file}::{test} does not exist");
     }
 }
+
+/// Each row of a table whose last column is `proven by`: a test, or why there is none.
+#[test]
+fn every_promise_of_the_guarantees_names_its_test() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/GUARANTEES.md")).unwrap();
+    let is_row = |line: &&str| line.starts_with('|') && !line.starts_with("|---");
+    let last_cell = |row: &str| row.trim_end_matches('|').rsplit('|').next().unwrap().trim().to_owned();
+    let (mut is_promise, mut rows) = (false, 0);
+    for (before, row) in [""].into_iter().chain(text.lines()).zip(text.lines()).filter(|(_, row)| is_row(row))
+    {
+        if !before.starts_with('|') {
+            // a table's head
+            is_promise = last_cell(row) == "proven by";
+            continue;
+        }
+        let proof = last_cell(row);
+        let names_a_test = proof.split('`').skip(1).step_by(2).any(|code| code.contains("::"));
+        assert!(!is_promise || names_a_test || proof.starts_with("not tested: "), "no test is named:\n{row}");
+        rows += usize::from(is_promise);
+    }
+    assert!(rows > 30, "{rows} rows");
+}

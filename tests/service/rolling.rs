@@ -19,16 +19,30 @@ const SOME: u64 = 300;
 
 #[tokio::test]
 async fn a_rolling_restart_behind_haproxy_fails_no_request_and_loses_no_record() {
+    rolling_restart([&[], &[], &[]]).await;
+}
+
+#[tokio::test]
+async fn a_rolling_restart_of_durable_instances_fails_no_request_and_loses_no_record() {
+    // each has a working directory of its own
+    let durable = [("DELIVERY", "durable"), ("SPOOL_DIR", ".")];
+    let [one, two, three] = ["one", "two", "three"].map(|id| [durable[0], durable[1], ("INSTANCE_ID", id)]);
+    rolling_restart([&one, &two, &three]).await;
+}
+
+/// Restarts three instances with these variables in turn, under load.
+async fn rolling_restart(variables: [&[(&'static str, &'static str)]; 3]) {
     let kafka = kafka_or_skip!();
     if !haproxy::startable() {
         return;
     }
     let topic = kafka.new_topic(3, &[]).await;
-    let instances = [
-        Service::on(kafka, &[SHUTDOWN_DELAY]).await,
-        Service::on(kafka, &[SHUTDOWN_DELAY]).await,
-        Service::on(kafka, &[SHUTDOWN_DELAY]).await,
-    ];
+    let start = |variables: &[(&'static str, &'static str)]| {
+        let variables = [&[SHUTDOWN_DELAY], variables].concat();
+        async move { Service::on(kafka, &variables).await }
+    };
+    let [one, two, three] = variables;
+    let instances: [Service; 3] = tokio::join!(start(one), start(two), start(three)).into();
     let haproxy = HaProxy::before(instances.each_ref().map(Service::address)).await;
     let load = Load::start_with(haproxy.address(), &topic, LoadOptions { keys: 4, ..LoadOptions::default() });
     load.wait_for(SOME).await;

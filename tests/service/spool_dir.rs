@@ -2,6 +2,7 @@
 
 use crate::support::{
     app::{Run, Service, run},
+    disk::{self, TestDisk},
     eventually,
 };
 use std::{fs, path::Path, time::Duration};
@@ -45,6 +46,24 @@ async fn a_directory_that_is_missing_or_none_is_a_fault() {
     says(&refused(text(&file)).await, FAULTY, &["SPOOL_DIR=", text(&file), "is not a directory"]);
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_directory_that_cannot_be_written_is_a_fault() {
+    let Some(disk) = TestDisk::mount("1m") else { return };
+    disk.make_read_only();
+    says(
+        &refused(text(disk.path())).await,
+        FAULTY,
+        &[
+            "SPOOL_DIR=",
+            text(disk.path()),
+            "can't be written",
+            "Read-only file system",
+            "give this user the right",
+        ],
+    );
+}
+
 #[tokio::test]
 async fn a_directory_that_another_instance_uses_is_refused_until_that_has_ended() {
     let directory = tempfile::tempdir().unwrap();
@@ -85,7 +104,7 @@ async fn a_file_that_is_no_spool_is_refused() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_directory_in_memory_is_warned_of() {
-    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
+    let Some(directory) = disk::in_memory() else { return };
     let service = Service::spawn(&[("DELIVERY", "durable"), ("SPOOL_DIR", text(directory.path()))]).await;
     eventually("a warning", Duration::from_secs(5), async || {
         let logs = service.logs();

@@ -140,3 +140,57 @@ impl OpenError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io::ErrorKind;
+
+    fn of(kind: ErrorKind) -> OpenError {
+        OpenError::io(Path::new("/spool"), &kind.into())
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_a_fault_of_the_settings_and_says_what_to_do() {
+        for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+            let (error, reason) = (of(kind), io::Error::from(kind).to_string());
+            assert!(error.is_of_settings(), "{error}");
+            let text = error.to_string();
+            for words in
+                ["SPOOL_DIR=/spool can't be written", &reason, "give this user the right to write there"]
+            {
+                assert!(text.contains(words), "{words}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_looked_into_is_the_same() {
+        let unfit = Unfit::Unreadable(ErrorKind::PermissionDenied.into());
+        assert!(matches!(OpenError::unfit(Path::new("/spool"), unfit), OpenError::Unwritable { .. }));
+    }
+
+    #[test]
+    fn what_redb_says_of_the_file_system_is_read_the_same_way() {
+        let error = || io::Error::from(ErrorKind::ReadOnlyFilesystem);
+        let database = DatabaseError::Storage(redb::StorageError::Io(error()));
+        for error in [
+            OpenError::database(Path::new("/spool"), database),
+            OpenError::storage(Path::new("/spool"), redb::Error::Io(error())),
+        ] {
+            assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_disk_at_fault_or_a_damaged_file_is_no_fault_of_the_settings() {
+        for (kind, words) in [
+            (ErrorKind::StorageFull, "check the disk and its free space"),
+            (ErrorKind::InvalidData, "is damaged"),
+            (ErrorKind::UnexpectedEof, "is damaged"),
+        ] {
+            let error = of(kind);
+            assert!(!error.is_of_settings() && error.to_string().contains(words), "{error}");
+        }
+    }
+}

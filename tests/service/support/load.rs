@@ -2,11 +2,12 @@
 
 use super::{
     app::Service,
+    broker::Broker,
     client::{Answer, Client},
     eventually,
     outcomes::{Outcome, Outcomes, Told},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     net::SocketAddr,
     sync::{
@@ -19,6 +20,10 @@ use tokio::task::JoinSet;
 
 /// How many refusals each client keeps in full; a long outage has very many.
 const FAILURES_KEPT: usize = 5;
+/// Records of a batch.
+const BATCH: usize = 10;
+/// How long accepted records may be waited for, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Clients that each post one record after the other until they are stopped. Records are numbered as they are
 /// sent, so those of one client have rising numbers in the order of its answers.
@@ -32,8 +37,24 @@ pub struct LoadOptions {
     pub clients: usize,
     /// How many keys each client has for itself and takes in turn; without any, records have no key.
     pub keys: usize,
-    /// Request headers beside the content type.
-    pub headers: &'static [(&'static str, &'static str)],
+    pub requests: Requests,
+}
+
+/// How the records are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requests {
+    Single,
+    /// With `Prefer: respond-async`: nobody waits for Kafka.
+    Unwaited,
+    /// Several to a request.
+    Batch,
+}
+
+impl Requests {
+    /// All that direct mode knows.
+    pub const DIRECT: [Self; 2] = [Self::Single, Self::Batch];
+    /// All that durable mode knows.
+    pub const DURABLE: [Self; 3] = [Self::Single, Self::Batch, Self::Unwaited];
 }
 
 /// What the clients have in common.
@@ -48,7 +69,7 @@ struct Shared {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { clients: 32, keys: 0, headers: &[] }
+        Self { clients: 32, keys: 0, requests: Requests::Single }
     }
 }
 
@@ -79,10 +100,8 @@ impl Load {
     pub async fn wait_for(&self, more: u64) {
         let accepted = || self.shared.accepted.load(Relaxed);
         let enough = accepted() + more;
-        eventually("the load is under way", Duration::from_secs(20), || async {
-            (accepted() >= enough).then_some(())
-        })
-        .await;
+        let what = format!("{more} more records are accepted ({:?})", self.shared.options.requests);
+        eventually(&what, LIMIT, || async { (accepted() >= enough).then_some(()) }).await;
     }
 
     /// Lets every client finish its last request.
@@ -96,53 +115,117 @@ impl Load {
     }
 }
 
+/// A load of each of some kinds on one service, at the same time, each with a topic of its own.
+pub struct Loads(Vec<Load>);
+
+impl Loads {
+    /// Topics of three partitions.
+    pub async fn start(service: &Service, kafka: &Broker, kinds: &[Requests], options: LoadOptions) -> Self {
+        let mut loads = Vec::new();
+        for requests in kinds {
+            let topic = kafka.new_topic(3, &[]).await;
+            loads.push(Load::start_with(
+                service.address(),
+                &topic,
+                LoadOptions { requests: *requests, ..options },
+            ));
+        }
+        Self(loads)
+    }
+
+    /// Waits until so many more records of each have been accepted.
+    pub async fn wait_for(&self, more: u64) {
+        futures_util::future::join_all(self.0.iter().map(|load| load.wait_for(more))).await;
+    }
+
+    /// Lets every client finish its last request; in the order of the kinds.
+    pub async fn stop(self) -> Vec<Outcomes> {
+        futures_util::future::join_all(self.0.into_iter().map(Load::stop)).await
+    }
+}
+
 /// One client.
 async fn run(index: usize, shared: Arc<Shared>) -> Vec<Outcome> {
     let client = Client::new(shared.address);
     let keys: Vec<_> = (0..shared.options.keys).map(|key| format!("{index}-{key}")).collect();
     let mut turn = keys.iter().cycle();
     let (mut all, mut failures) = (Vec::new(), 0);
+    let count = if shared.options.requests == Requests::Batch { BATCH } else { 1 };
     while !shared.stop.load(Relaxed) {
-        let number = shared.next.fetch_add(1, Relaxed);
-        let key = turn.next().cloned();
-        let (told, failure) = post(&client, &shared, number, key.as_deref()).await;
-        if told.is_accepted() {
-            shared.accepted.fetch_add(1, Relaxed);
-        } else {
+        let first = shared.next.fetch_add(count as u64, Relaxed);
+        let records: Vec<_> =
+            (first..).take(count).map(|number| (number, turn.next().map(String::as_str))).collect();
+        let (told, failure) = post(&client, &shared, &records).await;
+        let accepted = told.iter().filter(|told| told.is_accepted()).count();
+        shared.accepted.fetch_add(accepted as u64, Relaxed);
+        if accepted < count {
             failures += 1;
             // a refusal comes at once: not another one in a tight loop
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        all.push(Outcome { number, key, told, failure: failure.filter(|_| failures <= FAILURES_KEPT) });
+        let mut failure = failure.filter(|_| failures <= FAILURES_KEPT);
+        for ((number, key), told) in records.into_iter().zip(told) {
+            let failure = if told.is_accepted() { None } else { failure.take() };
+            all.push(Outcome { number, key: key.map(str::to_owned), told, failure });
+        }
     }
     all
 }
 
-/// What the client is told of its record, and in full what it got in place of an acceptance.
-async fn post(client: &Client, shared: &Shared, number: u64, key: Option<&str>) -> (Told, Option<String>) {
-    let mut body = json!({"topic": shared.topic, "value": {"number": number}, "project": "p"});
-    if let Some(key) = key {
-        body["key"] = key.into();
-    }
-    let headers = [&[("content-type", "application/json")], shared.options.headers].concat();
-    match client.try_send("POST", "/produce", &headers, body.to_string()).await {
-        Ok(answer) => {
-            let told = told(&answer);
-            (told, (!told.is_accepted()).then(|| format!("{answer:?}")))
+/// What the client is told of each of its records, and in full what it got where not all were accepted.
+async fn post(
+    client: &Client,
+    shared: &Shared,
+    records: &[(u64, Option<&str>)],
+) -> (Vec<Told>, Option<String>) {
+    let body = |&(number, key): &(u64, Option<&str>)| {
+        let mut body = json!({"topic": shared.topic, "value": {"number": number}, "project": "p"});
+        if let Some(key) = key {
+            body["key"] = key.into();
         }
-        Err(error) if error.is_connect() => (Told::NoConnection, Some(format!("{error:?}"))),
-        Err(error) => (Told::Unknown, Some(format!("{error:?}"))),
-    }
+        body
+    };
+    let prefer = [("content-type", "application/json"), ("prefer", "respond-async")];
+    let (path, headers, body) = match shared.options.requests {
+        Requests::Single => ("/produce", &prefer[..1], body(&records[0])),
+        Requests::Unwaited => ("/produce", &prefer[..], body(&records[0])),
+        Requests::Batch => ("/produce/batch", &prefer[..1], records.iter().map(body).collect()),
+    };
+    let all = |told| vec![told; records.len()];
+    let (told, failure) = match client.try_send("POST", path, headers, body.to_string()).await {
+        Ok(answer) => (told(&answer, records.len()), format!("{answer:?}")),
+        Err(error) if error.is_connect() => (all(Told::NoConnection), format!("{error:?}")),
+        Err(error) => (all(Told::Unknown), format!("{error:?}")),
+    };
+    let failed = told.iter().any(|told| !told.is_accepted());
+    (told, failed.then_some(failure))
 }
 
-fn told(answer: &Answer) -> Told {
-    if answer.status == 202 {
-        return if answer.json()["stored"] == "spool" { Told::Stored } else { Told::Written };
-    }
-    if answer.header("content-type") != Some("application/problem+json") {
+fn told(answer: &Answer, records: usize) -> Vec<Told> {
+    let content_type = answer.header("content-type").unwrap_or_default();
+    if !["application/json", "application/problem+json"].contains(&content_type) {
         // what stands before the service speaks for itself and cannot know
-        return Told::Unknown;
+        return vec![Told::Unknown; records];
     }
-    assert!(answer.status == 503 || answer.status == 504, "{answer:?}");
-    if answer.json()["outcome"] == "unknown" { Told::Unknown } else { Told::NotWritten }
+    assert!([202, 207, 503, 504].contains(&answer.status), "{answer:?}");
+    let json = answer.json();
+    let told: Vec<_> = match json["results"].as_array() {
+        Some(results) => results.iter().map(told_of_one).collect(),
+        None => vec![told_of_one(&json); records],
+    };
+    assert_eq!(told.len(), records, "{answer:?}");
+    told
+}
+
+/// By a record's own answer, a result of a batch, or a problem that is all records'.
+fn told_of_one(result: &Value) -> Told {
+    if result["stored"] == "spool" {
+        return Told::Stored;
+    }
+    match result["outcome"].as_str() {
+        None => Told::Written,
+        Some("unknown") => Told::Unknown,
+        Some("not_written") => Told::NotWritten,
+        Some(_) => panic!("{result}"),
+    }
 }

@@ -4,6 +4,7 @@ pub mod app;
 pub mod broker;
 pub mod client;
 pub mod consumer;
+pub mod disk;
 pub mod haproxy;
 pub mod java;
 pub mod load;
@@ -11,6 +12,7 @@ pub mod mock;
 pub mod outcomes;
 pub mod port;
 pub mod process;
+pub mod proxy;
 pub mod silent;
 pub mod spool;
 
