@@ -74,10 +74,12 @@ pub trait Spool: Send + Sync {
     fn join_line(&self, record: &Record);
 
     /// Stores records that have their place in the line and were not attempted. Resolves once they are on the disk, with
-    /// the sequence of the first; the others have those that follow. On an error none is stored.
+    /// the sequence of the first; the others have those that follow. On an error none is stored. Where they would have to
+    /// wait for others, they do so for `patience` at most.
     fn store<'a>(
         &'a self,
         records: &mut dyn ExactSizeIterator<Item = &Record>,
+        patience: Duration,
     ) -> SpoolFuture<'a, Result<Sequence, Error>>;
 
     /// Stores records that were attempted, under the sequences that they have. All or none.

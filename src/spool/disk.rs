@@ -39,8 +39,6 @@ use tokio::{
 const READ: usize = 4 << 20;
 /// How often what the metrics and the readiness say is brought up to date.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a request may be held back for the backlog to shrink.
-const PACE_PATIENCE: Duration = Duration::from_secs(5);
 /// The spool has room, for readiness, while it is filled by less than this, in percent.
 const NEARLY_FULL: u64 = 98;
 
@@ -245,6 +243,11 @@ impl DiskSpool {
         waiting.inspect(|line| self.lines.leave(*line)).is_some()
     }
 
+    #[cfg(test)]
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
     fn line(&self, record: &Record) -> Option<Line> {
         self.lines.of(record.topic.as_str(), record.key.as_deref())
     }
@@ -324,6 +327,7 @@ impl Spool for DiskSpool {
     fn store<'a>(
         &'a self,
         records: &mut dyn ExactSizeIterator<Item = &Record>,
+        patience: Duration,
     ) -> SpoolFuture<'a, Result<Sequence, Error>> {
         let (mut encoded, mut places) = (Encoded::default(), Places::new(Arc::clone(&self.lines)));
         for record in records {
@@ -336,9 +340,9 @@ impl Spool for DiskSpool {
             return Box::pin(ready(Err(Error::SpoolFull { reason })));
         }
         Box::pin(async move {
-            if timeout(PACE_PATIENCE, self.pace.wait(count)).await.is_err() {
+            if !self.pace.admits(count, patience).await {
                 self.metrics.refused(count);
-                let reason = "what it holds is being sent, and more comes than Kafka takes".into();
+                let reason = "Kafka takes less than comes, and what is stored already is sent first".into();
                 return Err(Error::SpoolFull { reason });
             }
             self.writer.store(encoded, places).await.map_err(|error| self.refused(error, count))
@@ -348,6 +352,8 @@ impl Spool for DiskSpool {
     fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>> {
         let kept: Vec<_> = attempted.iter().map(|attempted| self.kept(attempted)).collect();
         let count = kept.len() as u64;
+        // they have waited for Kafka already, and are to be stored in any case
+        self.pace.counts(count);
         let (answer, answered) = oneshot::channel();
         self.tell(Message::Keep { kept, answer });
         Box::pin(async move {

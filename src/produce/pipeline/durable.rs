@@ -127,8 +127,9 @@ impl Request<'_> {
         let spool = Arc::clone(self.spool);
         let stored = ways.stored;
         let submission = Arc::clone(&self.submission);
+        let patience = self.deadline.saturating_duration_since(Instant::now());
         let storing = (!stored.is_empty())
-            .then(|| spool.store(&mut stored.iter().map(|&index| &submission.records[index])));
+            .then(|| spool.store(&mut stored.iter().map(|&index| &submission.records[index]), patience));
         let attempting = async {
             if let Some(delivery) = delivery {
                 self.await_reports(&delivery).await;
@@ -411,6 +412,18 @@ mod tests {
         let verdicts = durable.pipeline.submit(vec![record("a")], arrival()).await.unwrap();
         assert_eq!(told(&verdicts), ["1"]);
         assert!(durable.producer.sent().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_spool_may_take_what_the_client_has_left_to_wait() {
+        let durable = durable(10_000);
+        durable.is_down();
+        for patience in [None, Some(Duration::from_millis(20)), Some(Duration::ZERO)] {
+            let arrival = Arrival::now().with_patience(patience);
+            assert!(durable.pipeline.submit(vec![record("a")], arrival).await.unwrap()[0].is_ok());
+            let told = durable.spool.patience.lock().unwrap().pop().unwrap();
+            assert!(told <= patience.unwrap_or(Duration::from_millis(50)), "{patience:?}: {told:?}");
+        }
     }
 
     #[tokio::test]
