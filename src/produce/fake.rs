@@ -139,6 +139,7 @@ impl FakeProducer {
 pub struct FakeSpool {
     pub waiting: Mutex<HashSet<Bytes>>,
     pub is_full: AtomicBool,
+    pub is_too_old: AtomicBool,
     sequence: AtomicU64,
     /// In the order in which it was given: the sequence, the record, and whether the producer had it.
     pub stored: Mutex<Vec<(Sequence, Record, bool)>>,
@@ -200,6 +201,11 @@ impl Spool for FakeSpool {
         let stored = (first.0..).zip(records).map(|(at, record)| (Sequence(at), record.clone(), false));
         let stored = self.full().map(|()| self.stored.lock().unwrap().extend(stored));
         Box::pin(ready(stored.map(|()| first)))
+    }
+
+    fn refusal(&self, _: usize) -> Option<Error> {
+        let too_old = || Error::SpoolFull { reason: "its oldest record, as a test".into() };
+        self.is_too_old.load(Relaxed).then(too_old)
     }
 
     fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>> {

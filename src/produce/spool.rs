@@ -82,6 +82,11 @@ pub trait Spool: Send + Sync {
         patience: Duration,
     ) -> SpoolFuture<'a, Result<Sequence, Error>>;
 
+    /// Why so many records that are certainly not in Kafka are refused in place of being stored, where they are: others
+    /// wait for too long already. What is [stored](Spool::store) is refused by itself then, what is [kept](Spool::keep)
+    /// is not.
+    fn refusal(&self, records: usize) -> Option<Error>;
+
     /// Stores records that were attempted, under the sequences that they have. All or none.
     fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>>;
 

@@ -335,9 +335,8 @@ impl Spool for DiskSpool {
             self.line(record).inspect(|line| places.add(*line));
         }
         let count = u64::from(encoded.count());
-        if let Some(reason) = self.too_old() {
-            self.metrics.refused(count);
-            return Box::pin(ready(Err(Error::SpoolFull { reason })));
+        if let Some(error) = self.refusal(encoded.count() as usize) {
+            return Box::pin(ready(Err(error)));
         }
         Box::pin(async move {
             if !self.pace.admits(count, patience).await {
@@ -347,6 +346,12 @@ impl Spool for DiskSpool {
             }
             self.writer.store(encoded, places).await.map_err(|error| self.refused(error, count))
         })
+    }
+
+    fn refusal(&self, records: usize) -> Option<Error> {
+        let reason = self.too_old()?;
+        self.metrics.refused(records as u64);
+        Some(Error::SpoolFull { reason })
     }
 
     fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>> {

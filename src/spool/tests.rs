@@ -405,9 +405,11 @@ async fn an_old_record_keeps_new_ones_out_and_itself_in() {
     let refused = running.store_one(&record("a")).await.unwrap_err();
     assert_eq!(refused.tag(), "spool_full");
     assert!(refused.to_string().contains("SPOOL_MAX_AGE"), "{refused}");
+    assert_eq!(running.spool.refusal(1), Some(refused));
     running.is_away(false);
     running.wait_until_empty().await;
     assert_eq!(running.sent(), ["1"]);
+    assert_eq!(running.spool.refusal(1), None);
 }
 
 #[tokio::test]
