@@ -6,6 +6,7 @@ use super::{
     lanes::Lanes,
     lines::{Line, Lines, Places},
     pace::Pace,
+    refusing::{Refusals, Refusing, Why},
     replay::{self, Kept, Message, Replay, WithProducer},
     writer::OnCommit,
 };
@@ -71,6 +72,7 @@ pub struct DiskSpool {
     metrics: Arc<SpoolMetrics>,
     /// The last commit found no room on the disk, or a fault of it.
     is_disk_at_fault: AtomicBool,
+    refusals: Refusals,
 }
 
 /// Why the spool cannot be used.
@@ -155,6 +157,7 @@ impl DiskSpool {
             settings: parts.settings,
             metrics: parts.spool_metrics,
             is_disk_at_fault: AtomicBool::new(false),
+            refusals: Refusals::default(),
         });
         parts.readiness.set_spool_room(spool.has_room());
         supervisor.spawn("the watch over the spool", Arc::clone(&spool).watch(parts.readiness));
@@ -192,6 +195,7 @@ impl DiskSpool {
     }
 
     async fn watch(self: Arc<Self>, readiness: Arc<Readiness>) {
+        let mut refusing = Refusing::default();
         loop {
             tokio::time::sleep(LOOK).await;
             self.metrics.set_size(self.store.records(), self.store.bytes());
@@ -202,13 +206,23 @@ impl DiskSpool {
             if self.is_disk_at_fault.load(Acquire) && self.store.has_space() {
                 self.is_disk_at_fault.store(false, Release);
             }
+            refusing.look(&self.refusals, |why| self.is_in_the_way(why));
             readiness.set_spool_room(self.has_room());
         }
     }
 
     fn has_room(&self) -> bool {
-        let is_filled = self.writer.bytes() / 100 >= self.settings.max_bytes / 10_000 * NEARLY_FULL;
-        !is_filled && self.too_old().is_none() && !self.is_disk_at_fault.load(Acquire)
+        ![Why::MaxBytes, Why::MaxAge, Why::Disk].into_iter().any(|why| self.is_in_the_way(why))
+    }
+
+    fn is_in_the_way(&self, why: Why) -> bool {
+        match why {
+            Why::MaxBytes => self.writer.bytes() / 100 >= self.settings.max_bytes / 10_000 * NEARLY_FULL,
+            Why::MaxAge => self.too_old().is_some(),
+            Why::Disk => self.is_disk_at_fault.load(Acquire),
+            // told by refusals alone
+            Why::Pace => false,
+        }
     }
 
     /// Why nothing more is stored, where the oldest record waits too long.
@@ -229,9 +243,10 @@ impl DiskSpool {
     fn refused(&self, error: CommitError, records: u64) -> Error {
         self.metrics.refused(records);
         match &error {
-            CommitError::Full(super::Shortage::MaxBytes { .. }) => {}
+            CommitError::Full(super::Shortage::MaxBytes { .. }) => self.refusals.add(Why::MaxBytes),
             CommitError::Full(super::Shortage::Disk) | CommitError::Io(_) => {
-                self.is_disk_at_fault.store(true, Release)
+                self.refusals.add(Why::Disk);
+                self.is_disk_at_fault.store(true, Release);
             }
         }
         Error::SpoolFull { reason: error.to_string() }
@@ -341,6 +356,7 @@ impl Spool for DiskSpool {
         Box::pin(async move {
             if !self.pace.admits(count, patience).await {
                 self.metrics.refused(count);
+                self.refusals.add(Why::Pace);
                 let reason = "Kafka takes less than comes, and what is stored already is sent first".into();
                 return Err(Error::SpoolFull { reason });
             }
@@ -350,6 +366,7 @@ impl Spool for DiskSpool {
 
     fn refusal(&self, records: usize) -> Option<Error> {
         let reason = self.too_old()?;
+        self.refusals.add(Why::MaxAge);
         self.metrics.refused(records as u64);
         Some(Error::SpoolFull { reason })
     }
