@@ -137,6 +137,11 @@ impl Store {
         self.directory.join(open::FILE).metadata().map_or(0, |metadata| metadata.len())
     }
 
+    /// Whether its file is open. It may not be after an I/O error, until a change is committed.
+    pub(super) fn is_open(&self) -> bool {
+        self.database().is_some()
+    }
+
     /// Whether the disk has room for more records.
     pub fn has_space(&self) -> bool {
         directory::space(&self.directory).is_ok_and(|space| space.free >= space.reserve)

@@ -331,7 +331,8 @@ impl Shared {
         let look = look || !jobs.iter().any(Job::takes_in);
         let receipts = self.receipts(look);
         let group = Group::of(jobs, &self.sequences, receipts);
-        if group.is_empty() && receipts.resolved_before.is_none() {
+        // after a fault of the disk a change of nothing opens the file anew
+        if group.is_empty() && receipts.resolved_before.is_none() && self.store.is_open() {
             return 0;
         }
         let started = Instant::now();

@@ -20,7 +20,10 @@ fn started(max_bytes: u64) -> Running {
 }
 
 fn started_with(settings: Settings) -> Running {
-    let directory = tempfile::tempdir().unwrap();
+    started_in(tempfile::tempdir().unwrap(), settings)
+}
+
+fn started_in(directory: tempfile::TempDir, settings: Settings) -> Running {
     let store = Arc::new(Store::open(directory.path(), SystemTime::now()).unwrap());
     let sequences = Arc::new(AtomicU64::new(store.first_sequence().0));
     let (commits, supervisor) = (Arc::new(Mutex::new(Vec::new())), Supervisor::new());
@@ -193,6 +196,28 @@ async fn receipts_are_forgotten_after_their_time_also_where_nothing_is_written_a
             "{} bytes are left",
             running.store.receipt_bytes()
         );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_opened_anew_after_a_fault_of_the_disk_also_where_nothing_is_written() {
+    // a disk that is full while there is this file
+    let directory = tempfile::tempdir().unwrap();
+    let full = directory.path().join("full");
+    for name in ["fails", "full.hard"] {
+        std::fs::write(directory.path().join(name), "").unwrap();
+    }
+    let settings = Settings { max_bytes: u64::MAX, receipt_max_bytes: u64::MAX, receipt_ttl: Duration::MAX };
+    let running = started_in(directory, settings);
+    let first = running.writer.store(encoded(["a".into()]), no_places()).await.unwrap();
+    std::fs::write(&full, "").unwrap();
+    assert!(running.writer.store(encoded(["b".into()]), no_places()).await.is_err());
+    assert!(!running.store.is_open());
+    std::fs::remove_file(full).unwrap();
+    let start = Instant::now();
+    while running.store.find(first) != Ok(Found::Pending) {
+        assert!(start.elapsed() < Duration::from_secs(30), "it is not opened");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
