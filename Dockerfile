@@ -23,12 +23,16 @@ COPY src src
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin kafka-inlet
 
+# A new volume that is mounted there takes its owner from it.
+RUN mkdir /spool
+
 # The C library, the system's certificates and a user that is not root; no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="kafka-inlet" \
       org.opencontainers.image.description="HTTP in, Kafka out" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /build/target/release/kafka-inlet /kafka-inlet
+COPY --from=build --chown=65532:65532 /spool /spool
 USER nonroot
 EXPOSE 4000
 STOPSIGNAL SIGTERM

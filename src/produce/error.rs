@@ -66,7 +66,7 @@ pub enum Error {
     Overloaded { used: usize, limit: usize },
     /// The local disk takes no more records: why not.
     #[error(
-        "there is no room to store the record until Kafka can take it ({reason}); nothing was stored, try again later"
+        "the record cannot be stored until Kafka takes it: {reason}; nothing was stored, try again later"
     )]
     SpoolFull { reason: String },
     /// In durable mode, the names of the headers that tell a duplicate.

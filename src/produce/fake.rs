@@ -139,10 +139,13 @@ impl FakeProducer {
 pub struct FakeSpool {
     pub waiting: Mutex<HashSet<Bytes>>,
     pub is_full: AtomicBool,
+    pub is_too_old: AtomicBool,
     sequence: AtomicU64,
     /// In the order in which it was given: the sequence, the record, and whether the producer had it.
     pub stored: Mutex<Vec<(Sequence, Record, bool)>>,
     pub reported: Mutex<Vec<(Sequence, Report)>>,
+    /// How long it might have taken, of each time that something was stored.
+    pub patience: Mutex<Vec<Duration>>,
     /// Why no receipt can be told.
     pub unreadable: Mutex<Option<Error>>,
     /// How often a receipt was asked for.
@@ -191,11 +194,18 @@ impl Spool for FakeSpool {
     fn store<'a>(
         &'a self,
         records: &mut dyn ExactSizeIterator<Item = &Record>,
+        patience: Duration,
     ) -> SpoolFuture<'a, Result<Sequence, Error>> {
+        self.patience.lock().unwrap().push(patience);
         let first = self.next_sequences(records.len());
         let stored = (first.0..).zip(records).map(|(at, record)| (Sequence(at), record.clone(), false));
         let stored = self.full().map(|()| self.stored.lock().unwrap().extend(stored));
         Box::pin(ready(stored.map(|()| first)))
+    }
+
+    fn refusal(&self, _: usize) -> Option<Error> {
+        let too_old = || Error::SpoolFull { reason: "its oldest record, as a test".into() };
+        self.is_too_old.load(Relaxed).then(too_old)
     }
 
     fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>> {

@@ -74,11 +74,18 @@ pub trait Spool: Send + Sync {
     fn join_line(&self, record: &Record);
 
     /// Stores records that have their place in the line and were not attempted. Resolves once they are on the disk, with
-    /// the sequence of the first; the others have those that follow. On an error none is stored.
+    /// the sequence of the first; the others have those that follow. On an error none is stored. Where they would have to
+    /// wait for others, they do so for `patience` at most.
     fn store<'a>(
         &'a self,
         records: &mut dyn ExactSizeIterator<Item = &Record>,
+        patience: Duration,
     ) -> SpoolFuture<'a, Result<Sequence, Error>>;
+
+    /// Why so many records that are certainly not in Kafka are refused in place of being stored, where they are: others
+    /// wait for too long already. What is [stored](Spool::store) is refused by itself then, what is [kept](Spool::keep)
+    /// is not.
+    fn refusal(&self, records: usize) -> Option<Error>;
 
     /// Stores records that were attempted, under the sequences that they have. All or none.
     fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>>;

@@ -6,6 +6,7 @@ use super::{
     lanes::Lanes,
     lines::{Line, Lines, Places},
     pace::Pace,
+    refusing::{Refusals, Refusing, Why},
     replay::{self, Kept, Message, Replay, WithProducer},
     writer::OnCommit,
 };
@@ -39,8 +40,6 @@ use tokio::{
 const READ: usize = 4 << 20;
 /// How often what the metrics and the readiness say is brought up to date.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a request may be held back for the backlog to shrink.
-const PACE_PATIENCE: Duration = Duration::from_secs(5);
 /// The spool has room, for readiness, while it is filled by less than this, in percent.
 const NEARLY_FULL: u64 = 98;
 
@@ -73,6 +72,7 @@ pub struct DiskSpool {
     metrics: Arc<SpoolMetrics>,
     /// The last commit found no room on the disk, or a fault of it.
     is_disk_at_fault: AtomicBool,
+    refusals: Refusals,
 }
 
 /// Why the spool cannot be used.
@@ -157,6 +157,7 @@ impl DiskSpool {
             settings: parts.settings,
             metrics: parts.spool_metrics,
             is_disk_at_fault: AtomicBool::new(false),
+            refusals: Refusals::default(),
         });
         parts.readiness.set_spool_room(spool.has_room());
         supervisor.spawn("the watch over the spool", Arc::clone(&spool).watch(parts.readiness));
@@ -194,6 +195,7 @@ impl DiskSpool {
     }
 
     async fn watch(self: Arc<Self>, readiness: Arc<Readiness>) {
+        let mut refusing = Refusing::default();
         loop {
             tokio::time::sleep(LOOK).await;
             self.metrics.set_size(self.store.records(), self.store.bytes());
@@ -204,13 +206,23 @@ impl DiskSpool {
             if self.is_disk_at_fault.load(Acquire) && self.store.has_space() {
                 self.is_disk_at_fault.store(false, Release);
             }
+            refusing.look(&self.refusals, |why| self.is_in_the_way(why));
             readiness.set_spool_room(self.has_room());
         }
     }
 
     fn has_room(&self) -> bool {
-        let is_filled = self.writer.bytes() / 100 >= self.settings.max_bytes / 10_000 * NEARLY_FULL;
-        !is_filled && self.too_old().is_none() && !self.is_disk_at_fault.load(Acquire)
+        ![Why::MaxBytes, Why::MaxAge, Why::Disk].into_iter().any(|why| self.is_in_the_way(why))
+    }
+
+    fn is_in_the_way(&self, why: Why) -> bool {
+        match why {
+            Why::MaxBytes => self.writer.bytes() / 100 >= self.settings.max_bytes / 10_000 * NEARLY_FULL,
+            Why::MaxAge => self.too_old().is_some(),
+            Why::Disk => self.is_disk_at_fault.load(Acquire),
+            // told by refusals alone
+            Why::Pace => false,
+        }
     }
 
     /// Why nothing more is stored, where the oldest record waits too long.
@@ -231,9 +243,10 @@ impl DiskSpool {
     fn refused(&self, error: CommitError, records: u64) -> Error {
         self.metrics.refused(records);
         match &error {
-            CommitError::Full(super::Shortage::MaxBytes { .. }) => {}
+            CommitError::Full(super::Shortage::MaxBytes { .. }) => self.refusals.add(Why::MaxBytes),
             CommitError::Full(super::Shortage::Disk) | CommitError::Io(_) => {
-                self.is_disk_at_fault.store(true, Release)
+                self.refusals.add(Why::Disk);
+                self.is_disk_at_fault.store(true, Release);
             }
         }
         Error::SpoolFull { reason: error.to_string() }
@@ -243,6 +256,11 @@ impl DiskSpool {
     pub fn is_waited_behind(&self, record: &Record) -> bool {
         let waiting = self.line(record).filter(|line| self.lines.join_others(*line));
         waiting.inspect(|line| self.lines.leave(*line)).is_some()
+    }
+
+    #[cfg(test)]
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     fn line(&self, record: &Record) -> Option<Line> {
@@ -324,6 +342,7 @@ impl Spool for DiskSpool {
     fn store<'a>(
         &'a self,
         records: &mut dyn ExactSizeIterator<Item = &Record>,
+        patience: Duration,
     ) -> SpoolFuture<'a, Result<Sequence, Error>> {
         let (mut encoded, mut places) = (Encoded::default(), Places::new(Arc::clone(&self.lines)));
         for record in records {
@@ -331,23 +350,32 @@ impl Spool for DiskSpool {
             self.line(record).inspect(|line| places.add(*line));
         }
         let count = u64::from(encoded.count());
-        if let Some(reason) = self.too_old() {
-            self.metrics.refused(count);
-            return Box::pin(ready(Err(Error::SpoolFull { reason })));
+        if let Some(error) = self.refusal(encoded.count() as usize) {
+            return Box::pin(ready(Err(error)));
         }
         Box::pin(async move {
-            if timeout(PACE_PATIENCE, self.pace.wait(count)).await.is_err() {
+            if !self.pace.admits(count, patience).await {
                 self.metrics.refused(count);
-                let reason = "what it holds is being sent, and more comes than Kafka takes".into();
+                self.refusals.add(Why::Pace);
+                let reason = "Kafka takes less than comes, and what is stored already is sent first".into();
                 return Err(Error::SpoolFull { reason });
             }
             self.writer.store(encoded, places).await.map_err(|error| self.refused(error, count))
         })
     }
 
+    fn refusal(&self, records: usize) -> Option<Error> {
+        let reason = self.too_old()?;
+        self.refusals.add(Why::MaxAge);
+        self.metrics.refused(records as u64);
+        Some(Error::SpoolFull { reason })
+    }
+
     fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>> {
         let kept: Vec<_> = attempted.iter().map(|attempted| self.kept(attempted)).collect();
         let count = kept.len() as u64;
+        // they have waited for Kafka already, and are to be stored in any case
+        self.pace.counts(count);
         let (answer, answered) = oneshot::channel();
         self.tell(Message::Keep { kept, answer });
         Box::pin(async move {

@@ -13,6 +13,7 @@ mod disk;
 mod lanes;
 mod lines;
 mod pace;
+mod refusing;
 mod replay;
 mod results;
 pub mod store;

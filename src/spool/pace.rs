@@ -1,58 +1,102 @@
 //! Holds back what is stored while a large backlog is being sent, so that the backlog shrinks.
+//!
+//! Of what Kafka takes of the backlog in one turn, a share may be stored in the next. Who finds it used up waits for the
+//! next turn, a moment at most and never longer than its client does; whoever cannot wait, or has waited, takes from the
+//! turns to come, up to a second's worth. So what is stored in the long run is the same, and nobody waits for Kafka.
 
 use std::{
     sync::atomic::{
-        AtomicU64,
+        AtomicI64,
         Ordering::{AcqRel, Acquire, Release},
     },
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 /// How often the allowance is set anew.
 pub const TURN: Duration = Duration::from_millis(100);
+/// The longest that anyone is held back.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// So many turns to come may be taken from.
+const AHEAD: i64 = 10;
 /// A backlog up to here is gone in a moment, and holds nobody back.
 const SMALL: u64 = 10_000;
 /// Of the records that were sent in one turn, so many may be stored in the next, in percent.
 const SHARE: u64 = 75;
-const UNBOUNDED: u64 = u64::MAX;
+const UNBOUNDED: i64 = i64::MAX;
 
 /// How many records may be stored in this turn.
 pub struct Pace {
-    allowance: AtomicU64,
+    /// Below zero where records of turns to come are taken already.
+    allowance: AtomicI64,
+    /// How far below zero it may be where more is taken.
+    lowest: AtomicI64,
     turned: Notify,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { allowance: AtomicU64::new(UNBOUNDED), turned: Notify::new() }
+        Self { allowance: AtomicI64::new(UNBOUNDED), lowest: AtomicI64::new(0), turned: Notify::new() }
     }
 }
 
 impl Pace {
-    /// Waits until the records may be stored. Records that are more than the whole allowance take all of it.
-    pub async fn wait(&self, records: u64) {
+    /// Whether the records may be stored, told within `patience` and within a second. The last ones may be more than
+    /// what is left.
+    pub async fn admits(&self, records: u64, patience: Duration) -> bool {
+        let patience = longest_wait(patience);
+        if self.takes(records, 0) {
+            return true;
+        }
+        let in_turn = !patience.is_zero() && timeout(patience, self.turn_for(records)).await.is_ok();
+        in_turn || self.takes(records, self.lowest.load(Acquire))
+    }
+
+    /// Counts records that are stored in any case.
+    pub fn counts(&self, records: u64) {
+        self.takes(records, i64::MIN);
+    }
+
+    async fn turn_for(&self, records: u64) {
         loop {
             let turned = self.turned.notified();
-            let take = |allowance: u64| match allowance {
-                UNBOUNDED => Some(UNBOUNDED),
-                0 => None,
-                allowance => Some(allowance.saturating_sub(records)),
-            };
-            if self.allowance.fetch_update(AcqRel, Acquire, take).is_ok() {
+            if self.takes(records, 0) {
                 return;
             }
             turned.await;
         }
     }
 
+    /// Takes them where the allowance is above `lowest`.
+    fn takes(&self, records: u64, lowest: i64) -> bool {
+        let records = i64::try_from(records).unwrap_or(i64::MAX);
+        let take = |allowance: i64| match allowance {
+            UNBOUNDED => Some(UNBOUNDED),
+            allowance => (allowance > lowest).then(|| allowance.saturating_sub(records)),
+        };
+        self.allowance.fetch_update(AcqRel, Acquire, take).is_ok()
+    }
+
     /// Once a turn: how many records were sent in the last one, and how many are left that can be sent. Nobody is held
     /// back while Kafka takes none.
     pub fn turn(&self, sent: u64, left: u64) {
-        let allowance = if sent == 0 || left <= SMALL { UNBOUNDED } else { (sent * SHARE / 100).max(1) };
-        self.allowance.store(allowance, Release);
+        if sent == 0 || left <= SMALL {
+            self.allowance.store(UNBOUNDED, Release);
+        } else {
+            let share = i64::try_from(sent.saturating_mul(SHARE) / 100).unwrap_or(i64::MAX).max(1);
+            self.lowest.store(share.saturating_mul(-AHEAD), Release);
+            // what was left over is not kept, what was taken ahead is given back
+            let next = |allowance: i64| Some(allowance.min(0).saturating_add(share));
+            // never an error: the closure always has a value
+            let _ = self.allowance.fetch_update(AcqRel, Acquire, next);
+        }
         self.turned.notify_waiters();
     }
+}
+
+/// How long a client is held back at most that waits so long itself.
+fn longest_wait(client: Duration) -> Duration {
+    client.min(PATIENCE)
 }
 
 #[cfg(test)]
@@ -60,39 +104,93 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
+    const LEFT: u64 = 1_000_000;
+
+    /// What is told at once to a client that waits as long as it takes.
     fn is_let_through(pace: &Pace, records: u64) -> bool {
-        pace.wait(records).now_or_never().is_some()
+        pace.admits(records, Duration::MAX).now_or_never() == Some(true)
+    }
+
+    /// What a client is told that does not wait.
+    fn is_admitted_at_once(pace: &Pace, records: u64) -> bool {
+        pace.admits(records, Duration::ZERO).now_or_never().expect("it waited")
     }
 
     #[test]
     fn nobody_is_held_back_by_a_small_backlog_or_one_that_is_not_sent() {
         let pace = Pace::default();
-        for (sent, left) in [(0, 1_000_000), (100, 10), (0, 0)] {
+        for (sent, left) in [(0, LEFT), (100, 10), (0, 0)] {
+            pace.turn(1, LEFT);
+            pace.counts(LEFT);
             pace.turn(sent, left);
-            assert!(is_let_through(&pace, 1_000_000));
+            assert!(is_let_through(&pace, LEFT));
             assert!(is_let_through(&pace, 1));
         }
     }
 
-    #[test]
-    fn less_is_stored_than_was_sent() {
+    #[tokio::test]
+    async fn less_is_stored_than_was_sent() {
         let pace = Pace::default();
-        pace.turn(100, 1_000_000);
+        pace.turn(100, LEFT);
         assert!(is_let_through(&pace, 74));
         assert!(is_let_through(&pace, 100), "the last one may be larger than what is left");
         assert!(!is_let_through(&pace, 1));
-        pace.turn(100, 1_000_000);
+        pace.turn(100, LEFT);
+        assert!(!is_let_through(&pace, 1), "what was more than what was left is given back first");
+        pace.turn(100, LEFT);
         assert!(is_let_through(&pace, 1));
     }
 
     #[tokio::test]
     async fn who_waits_is_let_through_in_the_next_turn() {
         let pace = Pace::default();
-        pace.turn(1, 1_000_000);
-        pace.wait(1).await;
-        let mut waiting = Box::pin(pace.wait(1));
+        pace.turn(1, LEFT);
+        assert!(is_let_through(&pace, 1));
+        let mut waiting = Box::pin(pace.admits(1, PATIENCE));
         assert!(waiting.as_mut().now_or_never().is_none());
-        pace.turn(0, 1_000_000);
-        waiting.await;
+        pace.turn(0, LEFT);
+        assert!(waiting.await);
+    }
+
+    #[test]
+    fn nobody_is_held_back_longer_than_the_client_waits_or_than_a_second() {
+        let second = Duration::from_secs(1);
+        for (client, longest) in
+            [(Duration::ZERO, Duration::ZERO), (second / 2, second / 2), (Duration::MAX, second)]
+        {
+            assert_eq!(longest_wait(client), longest);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_in_vain_is_refused() {
+        let pace = Pace::default();
+        pace.turn(1, LEFT);
+        pace.counts(100);
+        assert!(!pace.admits(1, Duration::from_millis(5)).await);
+    }
+
+    #[test]
+    fn who_cannot_wait_takes_from_the_turns_to_come_and_from_no_more_than_a_second() {
+        let pace = Pace::default();
+        pace.turn(100, LEFT);
+        let mut at_once = 0;
+        while is_admitted_at_once(&pace, 1) {
+            at_once += 1;
+            assert!(at_once < LEFT);
+        }
+        assert_eq!(at_once, 75 * 11);
+        pace.turn(100, LEFT);
+        assert!(is_admitted_at_once(&pace, 75));
+        assert!(!is_admitted_at_once(&pace, 1), "no more than the share of each turn in the long run");
+    }
+
+    #[test]
+    fn what_is_stored_in_any_case_counts() {
+        let pace = Pace::default();
+        pace.counts(1);
+        pace.turn(100, LEFT);
+        pace.counts(75 * 11);
+        assert!(!is_admitted_at_once(&pace, 1));
     }
 }

@@ -120,12 +120,6 @@ pub(super) fn find(row: &[u8], index: u32) -> Result<Option<Resolved>, Corrupt> 
     Ok(found)
 }
 
-/// When a row was written last, in milliseconds since the Unix epoch.
-pub(super) fn resolved_at(row: &[u8]) -> Result<i64, Corrupt> {
-    let (head, _): (Head, _) = take(row)?;
-    Ok(head.resolved_at)
-}
-
 fn scan<'a>(
     row: &'a [u8],
     mut visit: impl FnMut(&[&'a str], Line<'a>) -> Result<(), Corrupt>,
@@ -208,7 +202,6 @@ mod tests {
         let whole = resolution(results.clone());
         let row = whole.encode();
         assert_eq!(Resolution::decode(Sequence(9), &row), Ok(whole));
-        assert_eq!(resolved_at(&row), Ok(7));
         for (index, resolved) in results {
             assert_eq!(find(&row, index), Ok(Some(resolved)));
         }

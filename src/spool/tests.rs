@@ -13,11 +13,15 @@ use crate::{
     },
     telemetry::metrics::Metrics,
 };
+use futures_util::FutureExt;
 use std::{
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant, SystemTime},
 };
+
+/// What a client waits.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Running {
     producer: Arc<FakeProducer>,
@@ -111,7 +115,12 @@ impl Running {
     /// Stores records that were not attempted.
     async fn store(&self, records: &[Record]) -> Sequence {
         records.iter().for_each(|record| self.spool.join_line(record));
-        self.spool.store(&mut records.iter()).await.unwrap()
+        self.spool.store(&mut records.iter(), PATIENCE).await.unwrap()
+    }
+
+    /// Stores a record whose place in line is taken.
+    async fn store_one(&self, record: &Record) -> Result<Sequence, Error> {
+        self.spool.store(&mut [record].into_iter(), PATIENCE).await
     }
 
     /// Stores a record that the producer has.
@@ -427,12 +436,14 @@ async fn an_old_record_keeps_new_ones_out_and_itself_in() {
     running.is_away(true);
     running.store(&[keyed("k", 1)]).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let refused = running.spool.store(&mut [record("a")].iter()).await.unwrap_err();
+    let refused = running.store_one(&record("a")).await.unwrap_err();
     assert_eq!(refused.tag(), "spool_full");
     assert!(refused.to_string().contains("SPOOL_MAX_AGE"), "{refused}");
+    assert_eq!(running.spool.refusal(1), Some(refused));
     running.is_away(false);
     running.wait_until_empty().await;
     assert_eq!(running.sent(), ["1"]);
+    assert_eq!(running.spool.refusal(1), None);
 }
 
 #[tokio::test]
@@ -442,12 +453,32 @@ async fn a_line_is_free_again_where_its_record_could_not_be_stored() {
     let running = start_with(directory.path(), &producer, |settings| settings.max_bytes = 10);
     let record = keyed("k", 1);
     running.spool.join_line(&record);
-    assert_eq!(running.spool.store(&mut [record.clone()].iter()).await.unwrap_err().tag(), "spool_full");
+    assert_eq!(running.store_one(&record).await.unwrap_err().tag(), "spool_full");
     assert!(running.is_free("k"));
     let sequence = running.spool.next_sequences(1);
     let attempted = [Attempted { record: &record, sequence, is_held: true }];
     assert_eq!(running.spool.keep(&attempted).await.unwrap_err().tag(), "spool_full");
     eventually("the line is free", async || running.is_free("k")).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_wait_is_told_at_once_that_kafka_takes_less_than_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    let record = keyed("k", 1);
+    let store = || {
+        running.spool.join_line(&record);
+        running.spool.store(&mut [&record].into_iter(), Duration::ZERO)
+    };
+    running.spool.pace().turn(1, 1_000_000);
+    running.spool.pace().counts(1000);
+    let refused = store().now_or_never().expect("it waited").unwrap_err();
+    assert_eq!(refused.tag(), "spool_full");
+    assert!(refused.to_string().contains("Kafka takes less than comes"), "{refused}");
+    assert!(running.is_free("k"));
+    running.spool.pace().turn(0, 1_000_000);
+    store().await.unwrap();
+    running.wait_until_empty().await;
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ mod rolling;
 mod security;
 mod settings;
 mod shutdown;
+mod spool_backlog;
 mod spool_cli;
 mod spool_dir;
 mod topics;

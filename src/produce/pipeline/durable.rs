@@ -7,7 +7,7 @@
 
 use super::{Accepted, Arrival, Pipeline, Verdict, no_verdict, verdict};
 use crate::produce::{
-    Batching, Delivery, Error, ReceiptId, Record, Sequence, Spool,
+    Batching, Delivery, Error, Outcome, ReceiptId, Record, Sequence, Spool,
     check::{check_record, check_size},
     delivery::{Admitted, Report},
     record::RecordReceipt,
@@ -45,6 +45,12 @@ struct Kept {
     record: usize,
     /// Why, where it has a report; None while the producer has it.
     failure: Option<Error>,
+}
+
+impl Kept {
+    fn is_not_written(&self) -> bool {
+        self.failure.as_ref().is_some_and(|error| error.outcome() == Outcome::NotWritten)
+    }
 }
 
 impl Pipeline {
@@ -127,8 +133,9 @@ impl Request<'_> {
         let spool = Arc::clone(self.spool);
         let stored = ways.stored;
         let submission = Arc::clone(&self.submission);
+        let patience = self.deadline.saturating_duration_since(Instant::now());
         let storing = (!stored.is_empty())
-            .then(|| spool.store(&mut stored.iter().map(|&index| &submission.records[index])));
+            .then(|| spool.store(&mut stored.iter().map(|&index| &submission.records[index]), patience));
         let attempting = async {
             if let Some(delivery) = delivery {
                 self.await_reports(&delivery).await;
@@ -190,6 +197,7 @@ impl Request<'_> {
                 deliveries.push(delivery);
             }
         }
+        self.refuse_not_written(&mut kept);
         if !kept.is_empty() {
             kept.sort_unstable_by_key(|kept| kept.record);
             self.keep(deliveries, kept).await;
@@ -204,6 +212,20 @@ impl Request<'_> {
             Some(report) => {
                 self.verdicts[record] = Some(verdict(&self.submission.records[record], report.clone()));
                 None
+            }
+        }
+    }
+
+    /// Refuses records where others wait for too long already, but only those that are certainly not in Kafka. One that
+    /// may get there has to be stored: refused, its client would have to send it again, without knowing, as a duplicate
+    /// that nothing declares.
+    fn refuse_not_written(&mut self, kept: &mut Vec<Kept>) {
+        let not_written = kept.iter().filter(|kept| kept.is_not_written()).count();
+        if not_written > 0
+            && let Some(error) = self.spool.refusal(not_written)
+        {
+            for refused in kept.extract_if(.., |kept| kept.is_not_written()) {
+                self.verdicts[refused.record] = Some(Err(error.clone()));
             }
         }
     }
@@ -280,7 +302,7 @@ mod tests {
     use super::*;
     use crate::{
         produce::{
-            Budget, Outcome, Settings, Written,
+            Budget, Settings, Written,
             fake::{FakeProducer, FakeSpool, Step, record},
         },
         telemetry::metrics::Metrics,
@@ -411,6 +433,30 @@ mod tests {
         let verdicts = durable.pipeline.submit(vec![record("a")], arrival()).await.unwrap();
         assert_eq!(told(&verdicts), ["1"]);
         assert!(durable.producer.sent().is_empty());
+    }
+
+    #[tokio::test]
+    async fn while_others_wait_for_too_long_only_what_may_be_in_kafka_is_kept() {
+        let durable = durable(10_000);
+        durable.spool.is_too_old.store(true, Relaxed);
+        let expired = Error::BrokerUnavailable { reason: "as a test".into() };
+        let lost = Error::AcknowledgementLost { reason: "as a test".into() };
+        durable.producer.then(Step::Fails(expired)).then(Step::Fails(lost)).then(Step::Held);
+        let records = [keyed("k", "1"), keyed("l", "2"), keyed("m", "3")];
+        assert_eq!(told(&durable.submit(&records).await), ["spool_full", "1", "2"]);
+        assert_eq!(durable.stored(), [("2".into(), false), ("3".into(), true)]);
+    }
+
+    #[tokio::test]
+    async fn the_spool_may_take_what_the_client_has_left_to_wait() {
+        let durable = durable(10_000);
+        durable.is_down();
+        for patience in [None, Some(Duration::from_millis(20)), Some(Duration::ZERO)] {
+            let arrival = Arrival::now().with_patience(patience);
+            assert!(durable.pipeline.submit(vec![record("a")], arrival).await.unwrap()[0].is_ok());
+            let told = durable.spool.patience.lock().unwrap().pop().unwrap();
+            assert!(told <= patience.unwrap_or(Duration::from_millis(50)), "{patience:?}: {told:?}");
+        }
     }
 
     #[tokio::test]

@@ -3,11 +3,11 @@
 use super::{
     super::{
         codec::{Chunk, Corrupt},
-        results::{self, Resolution, resolved_at},
+        results::{self, Resolution},
     },
-    CommitError, FAILED, NONE, RECEIPTS, RECORDS, Shortage, Store, Totals, directory,
+    CommitError, FAILED, NONE, RECEIPTS, RECORDS, RESOLVED, Shortage, Store, Totals, directory,
     error::uncommitted,
-    footprint, open, read,
+    footprint, open, read, receipts_footprint,
 };
 use crate::produce::{Record, Sequence};
 use bytes::Bytes;
@@ -18,11 +18,8 @@ use std::{
     sync::{PoisonError, atomic::Ordering::Release},
 };
 
-/// So many rows of receipts are looked at in one transaction, at most, to forget old ones.
-const LOOK: usize = 4096;
-/// After so many rows in succession that are young, the others are taken to be young too: keys are in time's order,
-/// but for records that were stuck.
-const YOUNG: usize = 16;
+/// So many rows of receipts are forgotten in one transaction, at most, or as many as make room for its own.
+const FORGET: usize = 4096;
 
 /// What one transaction does. All parts that name what is not there do nothing.
 #[derive(Debug, Default)]
@@ -55,12 +52,13 @@ pub struct Failure {
     pub failed_at: i64,
 }
 
-/// What is forgotten of receipts, the oldest first. One of a chunk that still has records is not.
+/// What is forgotten of receipts: rows whose last record was resolved first go first.
 #[derive(Debug, Clone, Copy)]
 pub struct Receipts {
     /// At most so many bytes stay.
     pub max_bytes: u64,
-    /// What was resolved before goes, in milliseconds since the Unix epoch. None: nobody looks.
+    /// What was resolved before goes, in milliseconds since the Unix epoch; where there is much of it, over several
+    /// changes. None: nothing is too old.
     pub resolved_before: Option<i64>,
 }
 
@@ -85,6 +83,8 @@ struct Effects {
     failed: Moved,
     receipts: Moved,
     oldest: Option<i64>,
+    /// None where nobody looked.
+    oldest_resolved: Option<i64>,
 }
 
 impl Moved {
@@ -174,6 +174,9 @@ impl Totals {
         Self::add(&self.failed, effects.failed);
         Self::add(&self.receipt_bytes, effects.receipts);
         self.oldest_stored_at.store(effects.oldest.unwrap_or(NONE), Release);
+        if let Some(oldest) = effects.oldest_resolved {
+            self.oldest_resolved_at.store(oldest, Release);
+        }
     }
 
     /// One thread writes.
@@ -213,12 +216,16 @@ fn write(
         write_failed(transaction, change, effects)?;
     }
     if !change.resolved.is_empty() || change.receipts.resolved_before.is_some() {
-        let mut receipts = transaction.open_table(RECEIPTS)?;
-        for resolution in at_home(&receipts, &change.resolved)? {
-            write_resolution(&mut receipts, &resolution, &mut effects.receipts)?;
+        let mut rows = Rows {
+            receipts: transaction.open_table(RECEIPTS)?,
+            resolved: transaction.open_table(RESOLVED)?,
+            moved: &mut effects.receipts,
+        };
+        for resolution in at_home(&rows.receipts, &change.resolved)? {
+            rows.write(&resolution)?;
         }
-        let held = receipt_bytes.saturating_add(effects.receipts.more).saturating_sub(effects.receipts.less);
-        forget(&mut receipts, &records, change.receipts, held, &mut effects.receipts)?;
+        rows.forget(change.receipts, receipt_bytes)?;
+        effects.oldest_resolved = Some(rows.oldest()?.map_or(NONE, |(resolved_at, _)| resolved_at));
     }
     if let Some((key, value)) = records.first()? {
         effects.oldest = Some(chunk(Sequence(key.value()), value.value())?.stored_at());
@@ -297,60 +304,59 @@ fn home(receipts: &Table<u64, &[u8]>, resolution: &Resolution) -> Result<Option<
     Ok(has_one.then_some(key.value()))
 }
 
-fn write_resolution(
-    receipts: &mut Table<u64, &[u8]>,
-    resolution: &Resolution,
-    moved: &mut Moved,
-) -> Result<(), Fault> {
-    let first = resolution.first;
-    let earlier = match receipts.get(first.0)? {
-        Some(row) => {
-            moved.remove(row.value().len());
-            Some(Resolution::decode(first, row.value()).map_err(Fault::Corrupt)?)
-        }
-        None => None,
-    };
-    let row = match earlier {
-        Some(earlier) => {
-            let mut both = resolution.clone();
-            both.merge(earlier);
-            both.encode()
-        }
-        None => resolution.encode(),
-    };
-    moved.insert(row.len());
-    receipts.insert(first.0, row.as_slice())?;
-    Ok(())
+/// The receipts in a transaction, and the order in which they are forgotten.
+struct Rows<'a> {
+    receipts: Table<'a, u64, &'static [u8]>,
+    resolved: Table<'a, (i64, u64), ()>,
+    moved: &'a mut Moved,
 }
 
-/// Forgets what is too old or too much; `held` bytes of receipts are there.
-fn forget(
-    receipts: &mut Table<u64, &[u8]>,
-    records: &Table<u64, &[u8]>,
-    bounds: Receipts,
-    mut held: u64,
-    moved: &mut Moved,
-) -> Result<(), Fault> {
-    let (mut old, mut young) = (Vec::new(), 0);
-    for entry in receipts.iter()?.take(LOOK) {
-        if held <= bounds.max_bytes && (bounds.resolved_before.is_none() || young >= YOUNG) {
-            break;
-        }
-        let (key, row) = entry?;
-        let row = row.value();
-        let is_old = match bounds.resolved_before {
-            Some(before) => resolved_at(row).map_err(Fault::Corrupt)? < before,
-            None => false,
+impl Rows<'_> {
+    fn write(&mut self, resolution: &Resolution) -> Result<(), Fault> {
+        let first = resolution.first;
+        let earlier = match self.receipts.get(first.0)? {
+            Some(row) => {
+                self.moved.less += receipts_footprint(row.value().len());
+                Some(Resolution::decode(first, row.value()).map_err(Fault::Corrupt)?)
+            }
+            None => None,
         };
-        young = if is_old { 0 } else { young + 1 };
-        if (is_old || held > bounds.max_bytes) && records.get(key.value())?.is_none() {
-            held = held.saturating_sub(footprint(row.len()));
-            moved.remove(row.len());
-            old.push(key.value());
+        let row = match earlier {
+            Some(earlier) => {
+                self.resolved.remove((earlier.resolved_at, first.0))?;
+                let mut both = resolution.clone();
+                both.merge(earlier);
+                both.encode()
+            }
+            None => resolution.encode(),
+        };
+        self.moved.more += receipts_footprint(row.len());
+        self.receipts.insert(first.0, row.as_slice())?;
+        self.resolved.insert((resolution.resolved_at, first.0), ())?;
+        Ok(())
+    }
+
+    /// When the row was resolved that is forgotten next, and its key.
+    fn oldest(&self) -> Result<Option<(i64, u64)>, Fault> {
+        Ok(self.resolved.first()?.map(|(place, _)| place.value()))
+    }
+
+    /// Forgets what is too old or too much; `before` bytes of receipts were there before this transaction.
+    fn forget(&mut self, bounds: Receipts, before: u64) -> Result<(), Fault> {
+        let mut forgotten = 0;
+        while let Some((resolved_at, first)) = self.oldest()? {
+            let is_old = bounds.resolved_before.is_some_and(|before| resolved_at < before);
+            let held = before.saturating_add(self.moved.more).saturating_sub(self.moved.less);
+            let makes_room = held > bounds.max_bytes && held > before;
+            if !(is_old || held > bounds.max_bytes) || (forgotten >= FORGET && !makes_room) {
+                break;
+            }
+            self.resolved.remove((resolved_at, first))?;
+            if let Some(row) = self.receipts.remove(first)? {
+                self.moved.less += receipts_footprint(row.value().len());
+            }
+            forgotten += 1;
         }
+        Ok(())
     }
-    for key in old {
-        receipts.remove(key)?;
-    }
-    Ok(())
 }

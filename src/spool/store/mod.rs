@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `records` | first sequence of a chunk | the chunk |
 //! | `receipts` | the same | what became of records of that chunk |
+//! | `resolved` | when, and the same | nothing: the order in which receipts are forgotten |
 //! | `failed` | sequence | a record that was refused for ever, and why |
 //! | `meta` | name | the format, and where the next start's sequences may begin |
 //!
@@ -41,6 +42,8 @@ use std::{
 
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 const RECEIPTS: TableDefinition<u64, &[u8]> = TableDefinition::new("receipts");
+/// By the time of the last result in the row, in milliseconds since the Unix epoch.
+const RESOLVED: TableDefinition<(i64, u64), ()> = TableDefinition::new("resolved");
 const FAILED: TableDefinition<u64, &[u8]> = TableDefinition::new("failed");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
@@ -52,7 +55,7 @@ const FLOOR_KEY: &str = "sequence_floor";
 /// So many sequences belong to one start, at least: more than an instance can use in years.
 const START: u64 = 1 << 44;
 
-/// No chunk has this for the time at which it was stored.
+/// No chunk has this for the time at which it was stored, and no row for that of its last result.
 const NONE: i64 = i64::MIN;
 
 /// The spool's file, opened and locked.
@@ -76,6 +79,7 @@ struct Totals {
     bytes: AtomicU64,
     receipt_bytes: AtomicU64,
     oldest_stored_at: AtomicI64,
+    oldest_resolved_at: AtomicI64,
 }
 
 impl Store {
@@ -122,9 +126,20 @@ impl Store {
         Some(self.totals.oldest_stored_at.load(Acquire)).filter(|&at| at != NONE)
     }
 
+    /// When the last record of the receipts was resolved that are forgotten next, in milliseconds since the Unix epoch;
+    /// None where there are none.
+    pub fn oldest_resolved_at(&self) -> Option<i64> {
+        Some(self.totals.oldest_resolved_at.load(Acquire)).filter(|&at| at != NONE)
+    }
+
     /// The size of the file, free pages and receipts in it; 0 where it can't be told.
     pub fn file_bytes(&self) -> u64 {
         self.directory.join(open::FILE).metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    /// Whether its file is open. It may not be after an I/O error, until a change is committed.
+    pub(super) fn is_open(&self) -> bool {
+        self.database().is_some()
     }
 
     /// Whether the disk has room for more records.
@@ -155,12 +170,14 @@ impl Store {
 }
 
 impl Totals {
-    fn set(&self, Self { records, failed, bytes, receipt_bytes, oldest_stored_at }: Self) {
+    fn set(&self, totals: Self) {
+        let Self { records, failed, bytes, receipt_bytes, oldest_stored_at, oldest_resolved_at } = totals;
         self.records.store(records.into_inner(), Release);
         self.failed.store(failed.into_inner(), Release);
         self.bytes.store(bytes.into_inner(), Release);
         self.receipt_bytes.store(receipt_bytes.into_inner(), Release);
         self.oldest_stored_at.store(oldest_stored_at.into_inner(), Release);
+        self.oldest_resolved_at.store(oldest_resolved_at.into_inner(), Release);
     }
 }
 
@@ -171,4 +188,10 @@ fn footprint(value: usize) -> u64 {
     const OVERHEAD: usize = 32;
     let needed = value + OVERHEAD;
     (if needed <= PAGE { needed } else { needed.next_power_of_two() }) as u64
+}
+
+/// Bytes of the file that a row of receipts takes, with its place in the order in which they are forgotten.
+fn receipts_footprint(row: usize) -> u64 {
+    const PLACE: u64 = 32;
+    footprint(row) + PLACE
 }

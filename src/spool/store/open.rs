@@ -2,7 +2,7 @@
 
 use super::{
     super::codec::Chunk, FAILED, FLOOR_KEY, FORMAT, FORMAT_KEY, META, NONE, OpenError, RECEIPTS, RECORDS,
-    START, Store, Totals, directory, footprint,
+    RESOLVED, START, Store, Totals, directory, footprint, receipts_footprint,
 };
 use crate::produce::Sequence;
 use bytes::Bytes;
@@ -88,6 +88,7 @@ fn begin(database: &Database, path: &Path, now: SystemTime) -> Result<Sequence, 
         let first = {
             transaction.open_table(RECORDS)?;
             transaction.open_table(RECEIPTS)?;
+            transaction.open_table(RESOLVED)?;
             transaction.open_table(FAILED)?;
             let mut meta = transaction.open_table(META)?;
             let floor = meta.get(FLOOR_KEY)?.map_or(0, |floor| floor.value());
@@ -110,7 +111,7 @@ fn nanoseconds(now: SystemTime) -> u64 {
 /// All that the store holds.
 pub(super) fn count(database: &Database, path: &Path) -> Result<Totals, OpenError> {
     let (mut records, mut failed, mut bytes, mut receipt_bytes) = (0, 0, 0, 0);
-    let mut oldest = NONE;
+    let (mut oldest, mut oldest_resolved) = (NONE, NONE);
     let mut damaged = None;
     let mut counted = || -> Result<(), redb::Error> {
         let transaction = database.begin_read()?;
@@ -130,7 +131,10 @@ pub(super) fn count(database: &Database, path: &Path) -> Result<Totals, OpenErro
             bytes += footprint(entry?.1.value().len());
         }
         for entry in transaction.open_table(RECEIPTS)?.iter()? {
-            receipt_bytes += footprint(entry?.1.value().len());
+            receipt_bytes += receipts_footprint(entry?.1.value().len());
+        }
+        if let Some((place, _)) = transaction.open_table(RESOLVED)?.first()? {
+            oldest_resolved = place.value().0;
         }
         Ok(())
     };
@@ -144,5 +148,6 @@ pub(super) fn count(database: &Database, path: &Path) -> Result<Totals, OpenErro
         bytes: AtomicU64::new(bytes),
         receipt_bytes: AtomicU64::new(receipt_bytes),
         oldest_stored_at: AtomicI64::new(oldest),
+        oldest_resolved_at: AtomicI64::new(oldest_resolved),
     })
 }

@@ -271,14 +271,17 @@ impl Shared {
         let mut looked = Instant::now();
         let mut company = Company::default();
         while let Some(jobs) = self.gather(&company) {
+            let idle = jobs.is_empty();
             let look = looked.elapsed() >= LOOK;
             if look {
                 looked = Instant::now();
             }
-            let idle = jobs.is_empty();
             let started = Instant::now();
             company.senders = self.commit(jobs, look, on_commit);
             company.patience = COMPANY.min(started.elapsed() / 2);
+            if idle {
+                self.forget_old_receipts(on_commit);
+            }
             if idle && self.store.records() == 0 {
                 self.store.shrink();
             }
@@ -324,8 +327,12 @@ impl Shared {
 
     /// Returns how many had their records taken in, or wait for that by now.
     fn commit(&self, jobs: Vec<Job>, look: bool, on_commit: &OnCommit) -> usize {
-        let group = Group::of(jobs, &self.sequences, self.receipts(look));
-        if group.is_empty() && !look {
+        // besides, where nobody but the replay waits
+        let look = look || !jobs.iter().any(Job::takes_in);
+        let receipts = self.receipts(look);
+        let group = Group::of(jobs, &self.sequences, receipts);
+        // after a fault of the disk a change of nothing opens the file anew
+        if group.is_empty() && receipts.resolved_before.is_none() && self.store.is_open() {
             return 0;
         }
         let started = Instant::now();
@@ -360,10 +367,28 @@ impl Shared {
         senders
     }
 
+    /// All of them, in as many commits as it takes, while nobody asks for another.
+    fn forget_old_receipts(&self, on_commit: &OnCommit) {
+        while self.old_receipts().is_some() && self.queue().jobs.is_empty() {
+            let before = self.store.receipt_bytes();
+            self.commit(Vec::new(), true, on_commit);
+            if self.store.receipt_bytes() >= before {
+                // the disk fails
+                return;
+            }
+        }
+    }
+
     fn receipts(&self, look: bool) -> Receipts {
-        let ttl = i64::try_from(self.settings.receipt_ttl.as_millis()).unwrap_or(i64::MAX);
-        let resolved_before = look.then(|| now().saturating_sub(ttl));
+        let resolved_before = if look { self.old_receipts() } else { None };
         Receipts { max_bytes: self.settings.receipt_max_bytes, resolved_before }
+    }
+
+    /// Before when records were resolved whose receipts are too old; None where there are none.
+    fn old_receipts(&self) -> Option<i64> {
+        let ttl = i64::try_from(self.settings.receipt_ttl.as_millis()).unwrap_or(i64::MAX);
+        let before = now().saturating_sub(ttl);
+        self.store.oldest_resolved_at().is_some_and(|oldest| oldest < before).then_some(before)
     }
 }
 

@@ -16,11 +16,16 @@ struct Running {
 }
 
 fn started(max_bytes: u64) -> Running {
-    let directory = tempfile::tempdir().unwrap();
+    started_with(Settings { max_bytes, receipt_max_bytes: u64::MAX, receipt_ttl: Duration::from_secs(3600) })
+}
+
+fn started_with(settings: Settings) -> Running {
+    started_in(tempfile::tempdir().unwrap(), settings)
+}
+
+fn started_in(directory: tempfile::TempDir, settings: Settings) -> Running {
     let store = Arc::new(Store::open(directory.path(), SystemTime::now()).unwrap());
     let sequences = Arc::new(AtomicU64::new(store.first_sequence().0));
-    let settings =
-        Settings { max_bytes, receipt_max_bytes: u64::MAX, receipt_ttl: Duration::from_secs(3600) };
     let (commits, supervisor) = (Arc::new(Mutex::new(Vec::new())), Supervisor::new());
     let seen = Arc::clone(&commits);
     let on_commit = Box::new(move |commit| seen.lock().unwrap().push(commit));
@@ -152,5 +157,67 @@ async fn a_record_that_is_finished_in_the_commit_that_keeps_it_does_not_stay() {
         let finished = running.writer.finish(finished);
         assert_eq!((kept.await, rewritten.await, finished.await), (Ok(()), Ok(()), Ok(())));
         assert_eq!(running.store.find(sequence), Ok(Found::Unknown));
+    }
+}
+
+fn resolution(first: u64, resolved_at: i64) -> Resolution {
+    let topic = TopicName::parse("t").unwrap();
+    let written = Resolved::Written(Receipt { topic, partition: 0, offset: Some(1), timestamp: 2 });
+    Resolution { first: Sequence(first), results: vec![(0, written)], resolved_at }
+}
+
+#[tokio::test]
+async fn receipts_stay_within_their_bytes_and_the_oldest_resolved_go_first() {
+    const MAX_BYTES: u64 = 5000;
+    let receipt_ttl = Duration::from_secs(3600);
+    let running = started_with(Settings { max_bytes: u64::MAX, receipt_max_bytes: MAX_BYTES, receipt_ttl });
+    let now = now();
+    for place in 0..200 {
+        // those that were stored last were resolved first
+        let resolved = vec![resolution(200 - place, now + place as i64)];
+        running.writer.finish(Finished { resolved, ..Finished::default() }).await.unwrap();
+        assert!(running.store.receipt_bytes() <= MAX_BYTES);
+    }
+    assert_eq!(running.store.find(Sequence(200)), Ok(Found::Unknown));
+    assert!(matches!(running.store.find(Sequence(1)), Ok(Found::Resolved(_))));
+}
+
+#[tokio::test]
+async fn receipts_are_forgotten_after_their_time_also_where_nothing_is_written_any_more() {
+    let receipt_ttl = Duration::from_secs(1);
+    let running = started_with(Settings { max_bytes: u64::MAX, receipt_max_bytes: u64::MAX, receipt_ttl });
+    let resolved = (0..5000).map(|first| resolution(first, now() + 500)).collect();
+    running.writer.finish(Finished { resolved, ..Finished::default() }).await.unwrap();
+    assert!(matches!(running.store.find(Sequence(1)), Ok(Found::Resolved(_))));
+    let start = Instant::now();
+    while running.store.receipt_bytes() > 0 {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{} bytes are left",
+            running.store.receipt_bytes()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_opened_anew_after_a_fault_of_the_disk_also_where_nothing_is_written() {
+    // a disk that is full while there is this file
+    let directory = tempfile::tempdir().unwrap();
+    let full = directory.path().join("full");
+    for name in ["fails", "full.hard"] {
+        std::fs::write(directory.path().join(name), "").unwrap();
+    }
+    let settings = Settings { max_bytes: u64::MAX, receipt_max_bytes: u64::MAX, receipt_ttl: Duration::MAX };
+    let running = started_in(directory, settings);
+    let first = running.writer.store(encoded(["a".into()]), no_places()).await.unwrap();
+    std::fs::write(&full, "").unwrap();
+    assert!(running.writer.store(encoded(["b".into()]), no_places()).await.is_err());
+    assert!(!running.store.is_open());
+    std::fs::remove_file(full).unwrap();
+    let start = Instant::now();
+    while running.store.find(first) != Ok(Found::Pending) {
+        assert!(start.elapsed() < Duration::from_secs(30), "it is not opened");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
