@@ -322,31 +322,6 @@ impl Replay {
         self.flight.room(lane, now)
     }
 
-    /// The topic where it can be written to, or tried.
-    fn topic(&mut self, name: &TopicName) -> (Option<Arc<Topic>>, Way) {
-        let way = self.troubles.way(name);
-        if way == Way::Blocked {
-            return (None, way);
-        }
-        match self.parts.producer.known_topic(name) {
-            Some(Ok(topic)) => (Some(topic), way),
-            Some(Err(error)) => {
-                self.topic_fails(name, &error);
-                (None, Way::Blocked)
-            }
-            None => {
-                if self.troubles.asks(name) {
-                    let (producer, name) = (Arc::clone(&self.parts.producer), name.clone());
-                    self.look_ups.push(Box::pin(async move {
-                        let answer = producer.look_up_topic(&name).await;
-                        (name, answer)
-                    }));
-                }
-                (None, Way::Blocked)
-            }
-        }
-    }
-
     fn enqueue(&mut self, records: Vec<(Sequence, Record, usize)>, batching: Batching, now: Instant) {
         if records.is_empty() {
             return;
