@@ -116,10 +116,24 @@ impl Replay {
             return;
         }
         self.passed_over.lines.clear();
+        self.wait_behind_those_under_way();
         self.passed_over.first = None;
         self.passed_over.last_rewind = Some(now);
         self.passed_over.reach = self.reading.cursor;
         self.reading.rewind(first);
+    }
+
+    /// What goes by another client is not overtaken, though the reading may begin behind it.
+    fn wait_behind_those_under_way(&mut self) {
+        let lines = &mut self.passed_over.lines;
+        for sequence in &self.alone {
+            if let Some((_, index, chunk)) = self.window.find(*sequence)
+                && let Some(State::Sent(sent)) = chunk.state(index)
+            {
+                sent.line.inspect(|line| lines.insert(*line));
+            }
+        }
+        self.held.values().filter_map(super::Held::line).for_each(|line| lines.insert(line));
     }
 
     /// Has the disk read where there is nothing left to send.
