@@ -47,6 +47,11 @@ pub struct FakeProducer {
     pub panics: AtomicBool,
     pub generation: AtomicU64,
     topics: Mutex<HashMap<TopicName, Arc<Topic>>>,
+    /// These exist, but are not known before they were looked up.
+    unknown: Mutex<HashMap<TopicName, Arc<Topic>>>,
+    /// So many may be looked up at once, where that is bounded.
+    pub look_ups_at_once: Mutex<Option<usize>>,
+    looked_up: AtomicU64,
     steps: Mutex<VecDeque<Step>>,
     sent: Mutex<Vec<(Record, Batching)>>,
     last_failure: Mutex<Option<Error>>,
@@ -64,6 +69,30 @@ impl FakeProducer {
         let name = TopicName::parse(name).unwrap();
         let topic = Arc::new(Topic { name: name.clone(), partitions: 3, learned: Instant::now(), config });
         self.topics.lock().unwrap().insert(name, topic);
+    }
+
+    /// The topic exists, but is not known before it was looked up.
+    pub fn add_unknown_topic(&self, name: &str) {
+        self.add_topic(name, None);
+        let (name, topic) =
+            self.topics.lock().unwrap().remove_entry(&TopicName::parse(name).unwrap()).unwrap();
+        self.unknown.lock().unwrap().insert(name, topic);
+    }
+
+    async fn look_up(&self, name: &TopicName) -> Result<Arc<Topic>, Error> {
+        let limit = *self.look_ups_at_once.lock().unwrap();
+        if limit.is_some_and(|limit| self.looked_up.fetch_add(1, Relaxed) >= limit as u64) {
+            self.looked_up.fetch_sub(1, Relaxed);
+            return Err(Error::TooManyLookUps(name.clone()));
+        }
+        if limit.is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.looked_up.fetch_sub(1, Relaxed);
+        }
+        if let Some((name, topic)) = self.unknown.lock().unwrap().remove_entry(name) {
+            self.topics.lock().unwrap().insert(name, topic);
+        }
+        self.known_topic(name).unwrap_or_else(|| Err(Error::UnknownTopic(name.clone())))
     }
 
     pub fn then(&self, step: Step) -> &Self {
@@ -103,8 +132,7 @@ impl Producer for FakeProducer {
     }
 
     fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
-        let answer = self.known_topic(name).unwrap_or_else(|| Err(Error::UnknownTopic(name.clone())));
-        Box::pin(ready(answer))
+        Box::pin(self.look_up(name))
     }
 
     fn enqueue(&self, records: &mut dyn Iterator<Item = Outgoing>, batching: Batching) {

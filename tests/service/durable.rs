@@ -415,6 +415,25 @@ async fn records_for_a_topic_that_does_not_exist_hold_up_no_other_and_are_writte
 }
 
 #[tokio::test]
+async fn records_for_many_topics_that_are_not_known_yet_are_written_without_a_topic_being_put_off() {
+    let mock = Mock::start(1);
+    let topics: Vec<_> = (0..60).map(|number| format!("many-{number}")).collect();
+    topics.iter().for_each(|topic| mock.create_topic(topic, 1));
+    mock.broker_down(1);
+    let service = spool::spawn(mock.bootstrap(), &[]).await;
+    let client = service.client();
+    for topic in &topics {
+        stored_one(&client.post("/produce", body(topic, 0)).await);
+    }
+    mock.broker_up(1);
+    wait_empty(&client).await;
+    // more than may wait to be asked for at once
+    let logs = service.logs();
+    assert!(!logs.contains("too many such topics"), "{logs}");
+    topics.iter().for_each(|topic| assert_eq!(consumer::count(mock.bootstrap(), topic), 1, "{topic}"));
+}
+
+#[tokio::test]
 async fn records_for_a_topic_that_denies_them_hold_up_no_other_and_are_written_once_it_does_not() {
     let mock = Mock::start(1);
     mock.create_topic("denied", 1);

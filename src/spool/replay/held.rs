@@ -37,6 +37,12 @@ pub struct Held {
     report: Option<Report>,
 }
 
+impl Held {
+    pub fn line(&self) -> Option<Line> {
+        self.line
+    }
+}
+
 impl Replay {
     pub(super) fn keep(&mut self, kept: Vec<Kept>, answer: oneshot::Sender<Result<(), CommitError>>) {
         let (mut sequences, mut records) = (Vec::new(), Vec::new());

@@ -23,6 +23,7 @@ mod refusals;
 mod silence;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod troubles;
 mod window;
 
@@ -118,6 +119,7 @@ pub struct Replay {
     generation: u64,
     paused_until: Option<Instant>,
     keeping: Work<(Vec<Sequence>, Result<(), CommitError>)>,
+    asking: topics::Asking,
     look_ups: Work<(TopicName, Result<Arc<Topic>, Error>)>,
     refusals: refusals::Refusals,
     commits: commit::Commits,
@@ -171,6 +173,7 @@ impl Replay {
             generation: parts.producer.generation(),
             paused_until: None,
             keeping: Work::new(),
+            asking: topics::Asking::default(),
             look_ups: Work::new(),
             refusals: refusals::Refusals::default(),
             commits: commit::Commits::default(),
@@ -212,7 +215,7 @@ impl Replay {
                 finished = self.commits.next() => self.committed(finished),
                 Some((kept, result)) = self.keeping.next() => self.kept(kept, result),
                 read = self.reading.done() => self.read(read),
-                Some((topic, answer)) = self.look_ups.next() => self.looked_up(&topic, answer),
+                Some((topic, answer)) = self.look_ups.next() => self.looked_up(topic, answer),
                 refused = self.refusals.next() => self.refused(refused),
                 () = writer.stored().notified() => self.reading.there_is_more(),
                 () = tokio::time::sleep_until(due) => self.take_turn(),
@@ -270,10 +273,7 @@ impl Replay {
             Ok(written) => {
                 self.turn.sent += 1;
                 self.parts.spool_metrics.replayed(ReplayStatus::Success, 1);
-                if self.troubles.succeeds(&sent.topic) {
-                    tracing::info!(topic = %sent.topic, "stored records are written to the topic again");
-                    self.passed_over.is_due = true;
-                }
+                self.topic_succeeds(&sent.topic);
                 self.resolve(first, index, Resolved::Written(written.receipt(sent.topic, sent.timestamp)));
             }
             Err(error) if error.may_be_a_neighbours() && !was_alone => {
@@ -305,23 +305,6 @@ impl Replay {
             chunk.is_due = true;
         }
         self.set(first, index, State::Waiting(Waiting { line, obstacle: None }));
-    }
-
-    fn topic_fails(&mut self, topic: &TopicName, error: &Error) {
-        if let Some(delay) = self.troubles.fails(topic, Instant::now()) {
-            let (reason, again_in_s) = (error.to_string(), delay.as_secs());
-            tracing::warn!(%topic, reason, again_in_s, "stored records cannot be written to the topic for now");
-        }
-    }
-
-    fn looked_up(&mut self, topic: &TopicName, answer: Result<Arc<Topic>, Error>) {
-        match answer {
-            Ok(_) => {
-                self.troubles.exists(topic);
-                self.passed_over.is_due = true;
-            }
-            Err(error) => self.topic_fails(topic, &error),
-        }
     }
 
     /// The record's end: its line moves up, and who waits for it is told.
@@ -358,10 +341,7 @@ impl Replay {
 
     fn take_turn(&mut self) {
         let now = Instant::now();
-        for topic in self.troubles.due(now) {
-            tracing::debug!(%topic, "trying again to write stored records to the topic");
-            self.passed_over.is_due = true;
-        }
+        self.take_topics_turn(now);
         self.watch_dead_letters(now);
         let left = if self.reading.is_at_end() { 0 } else { self.parts.store.records() };
         self.parts.pace.turn(std::mem::take(&mut self.turn.sent), left);
@@ -381,10 +361,7 @@ fn is_final(error: &Error) -> bool {
 
 /// Whether it is the topic that cannot be written to.
 fn is_of_topic(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::UnknownTopic(_) | Error::TopicMissing(_) | Error::Unauthorized(_) | Error::TooManyLookUps(_)
-    )
+    matches!(error, Error::UnknownTopic(_) | Error::TopicMissing(_) | Error::Unauthorized(_))
 }
 
 fn now_ms() -> i64 {

@@ -118,10 +118,24 @@ impl Replay {
             return;
         }
         self.passed_over.lines.clear();
+        self.wait_behind_those_under_way();
         self.passed_over.first = None;
         self.passed_over.last_rewind = Some(now);
         self.passed_over.reach = self.reading.cursor;
         self.reading.rewind(first);
+    }
+
+    /// What goes by another client is not overtaken, though the reading may begin behind it.
+    fn wait_behind_those_under_way(&mut self) {
+        let lines = &mut self.passed_over.lines;
+        for sequence in &self.alone {
+            if let Some((_, index, chunk)) = self.window.find(*sequence)
+                && let Some(State::Sent(sent)) = chunk.state(index)
+            {
+                sent.line.inspect(|line| lines.insert(*line));
+            }
+        }
+        self.held.values().filter_map(super::Held::line).for_each(|line| lines.insert(line));
     }
 
     /// Has the disk read where there is little left to send.
@@ -323,31 +337,6 @@ impl Replay {
             return Room::Stuck;
         }
         self.flight.room(lane, now)
-    }
-
-    /// The topic where it can be written to, or tried.
-    fn topic(&mut self, name: &TopicName) -> (Option<Arc<Topic>>, Way) {
-        let way = self.troubles.way(name);
-        if way == Way::Blocked {
-            return (None, way);
-        }
-        match self.parts.producer.known_topic(name) {
-            Some(Ok(topic)) => (Some(topic), way),
-            Some(Err(error)) => {
-                self.topic_fails(name, &error);
-                (None, Way::Blocked)
-            }
-            None => {
-                if self.troubles.asks(name) {
-                    let (producer, name) = (Arc::clone(&self.parts.producer), name.clone());
-                    self.look_ups.push(Box::pin(async move {
-                        let answer = producer.look_up_topic(&name).await;
-                        (name, answer)
-                    }));
-                }
-                (None, Way::Blocked)
-            }
-        }
     }
 
     fn enqueue(&mut self, records: Vec<(Sequence, Record, usize)>, batching: Batching, now: Instant) {

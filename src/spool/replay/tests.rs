@@ -72,7 +72,7 @@ impl Stepped {
             Some(message) = self.messages.recv() => replay.hear(message, Instant::now()),
             finished = replay.commits.next() => replay.committed(finished),
             read = replay.reading.done() => replay.read(read),
-            Some((topic, answer)) = replay.look_ups.next() => replay.looked_up(&topic, answer),
+            Some((topic, answer)) = replay.look_ups.next() => replay.looked_up(topic, answer),
             refused = replay.refusals.next() => replay.refused(refused),
             () = tokio::time::sleep(Duration::from_millis(300)) => {
                 replay.take_turn();
@@ -121,4 +121,21 @@ async fn no_more_is_sent_while_many_results_are_not_committed() {
         stepped.step().await;
     }
     assert_eq!(stepped.store.failed_records(), 30_000);
+}
+
+#[tokio::test]
+async fn topics_that_are_many_are_asked_for_in_turn_and_none_is_in_trouble_for_it() {
+    let producer = FakeProducer::with_topics(&[]);
+    (0..200).for_each(|number| producer.add_unknown_topic(&format!("t{number}")));
+    // requests have others asked for
+    *producer.look_ups_at_once.lock().unwrap() = Some(5);
+    let mut stepped = stepped(&producer, None);
+    stepped.put(20, 100, |number| record(&format!("t{}", number % 200)));
+    while stepped.store.records() > 0 {
+        stepped.step().await;
+        stepped.replay.take_turn();
+        let has_failed = stepped.replay.troubles.has_failed();
+        assert!(!has_failed, "a topic waits, though Kafka was not asked for it");
+    }
+    assert_eq!(producer.sent().len(), 2000);
 }
