@@ -11,6 +11,7 @@ use crate::{
         mock::Mock,
         outcomes::Told,
         silent,
+        spool::peak_memory,
     },
 };
 use serde_json::json;
@@ -203,6 +204,41 @@ async fn a_broker_that_flaps_every_second_loses_no_acknowledged_record() {
     assert!(landed.every_accepted_is_in() >= 400);
     landed.no_refused_is_in();
     landed.order_is_kept();
+}
+
+#[tokio::test]
+async fn memory_stays_bounded_while_a_broker_does_not_answer_and_while_there_is_none() {
+    const LIMIT: u64 = 32 << 20;
+    let mock = Mock::start(1);
+    mock.create_topic("topic", 3);
+    let limit = LIMIT.to_string();
+    let variables = [("KAFKA_BROKERS", mock.bootstrap()), ("MAX_IN_FLIGHT_BYTES", &limit), DELIVERY_TIMEOUT];
+    let service = Service::ready(&variables).await;
+    let client = service.client();
+    client.post("/produce", body("topic")).await.written();
+    let idle = peak_memory(&service);
+    let record = json!({"topic": "topic", "value": "x".repeat(1024), "project": "p"});
+    let batch = serde_json::to_vec(&vec![record; 1000]).unwrap();
+    let post = async || {
+        let answer = client.post("/produce/batch", batch.as_slice()).await;
+        assert!([503, 504].contains(&answer.status), "{answer:?}");
+        answer.status
+    };
+
+    mock.round_trip_time(1, Duration::from_secs(60));
+    // three times what may be in flight, at once and again
+    let mut unknown = 0;
+    for _ in 0..2 {
+        let statuses = futures_util::future::join_all((0..48).map(|_| post())).await;
+        unknown += statuses.iter().filter(|status| **status == 504).count();
+    }
+    assert!(unknown > 0, "nothing was in flight");
+    mock.broker_down(1);
+    for _ in 0..40 {
+        post().await;
+    }
+    let above = peak_memory(&service).saturating_sub(idle);
+    assert!(above < 2 * LIMIT, "{above} above idle");
 }
 
 #[tokio::test]
