@@ -23,13 +23,10 @@ use std::{
     future::ready,
     io,
     sync::{
-        Arc,
-        atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
-        },
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -42,6 +39,8 @@ const READ: usize = 4 << 20;
 const LOOK: Duration = Duration::from_secs(1);
 /// The spool has room, for readiness, while it is filled by less than this, in percent.
 const NEARLY_FULL: u64 = 98;
+/// So long after its last fault a disk that could not be written is trusted again: whether it can be shows only then.
+const TRUST: Duration = Duration::from_secs(10);
 
 /// What the spool works with.
 pub struct Parts {
@@ -70,8 +69,8 @@ pub struct DiskSpool {
     replay: mpsc::UnboundedSender<Message>,
     settings: config::Spool,
     metrics: Arc<SpoolMetrics>,
-    /// The last commit found no room on the disk, or a fault of it.
-    is_disk_at_fault: AtomicBool,
+    /// A commit found no room on the disk, or a fault of it: not over before this.
+    disk_fault: Mutex<Option<Instant>>,
     refusals: Refusals,
 }
 
@@ -156,7 +155,7 @@ impl DiskSpool {
             replay: sender,
             settings: parts.settings,
             metrics: parts.spool_metrics,
-            is_disk_at_fault: AtomicBool::new(false),
+            disk_fault: Mutex::new(None),
             refusals: Refusals::default(),
         });
         parts.readiness.set_spool_room(spool.has_room());
@@ -203,9 +202,6 @@ impl DiskSpool {
             self.metrics.set_failed(self.store.failed_records());
             self.metrics.set_held(self.lanes.all() as u64);
             self.metrics.set_receipts_bytes(self.store.receipt_bytes());
-            if self.is_disk_at_fault.load(Acquire) && self.store.has_space() {
-                self.is_disk_at_fault.store(false, Release);
-            }
             refusing.look(&self.refusals, |why| self.is_in_the_way(why));
             readiness.set_spool_room(self.has_room());
         }
@@ -217,12 +213,27 @@ impl DiskSpool {
 
     fn is_in_the_way(&self, why: Why) -> bool {
         match why {
-            Why::MaxBytes => self.writer.bytes() / 100 >= self.settings.max_bytes / 10_000 * NEARLY_FULL,
+            Why::MaxBytes => self.writer.bytes() >= self.settings.max_bytes / 100 * NEARLY_FULL,
             Why::MaxAge => self.too_old().is_some(),
-            Why::Disk => self.is_disk_at_fault.load(Acquire),
+            Why::Disk => self.is_disk_at_fault(),
             // told by refusals alone
             Why::Pace => false,
         }
+    }
+
+    /// The disk is at fault until then at least.
+    fn set_disk_fault(&self, until: Instant) {
+        *self.disk_fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    fn is_disk_at_fault(&self) -> bool {
+        let mut fault = self.disk_fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over =
+            |until: &Instant| *until <= Instant::now() && self.store.has_space() && self.store.is_open();
+        if fault.as_ref().is_some_and(is_over) {
+            *fault = None;
+        }
+        fault.is_some()
     }
 
     /// Why nothing more is stored, where the oldest record waits too long.
@@ -244,9 +255,13 @@ impl DiskSpool {
         self.metrics.refused(records);
         match &error {
             CommitError::Full(super::Shortage::MaxBytes { .. }) => self.refusals.add(Why::MaxBytes),
-            CommitError::Full(super::Shortage::Disk) | CommitError::Io(_) => {
+            CommitError::Full(super::Shortage::Disk) => {
                 self.refusals.add(Why::Disk);
-                self.is_disk_at_fault.store(true, Release);
+                self.set_disk_fault(Instant::now());
+            }
+            CommitError::Io(_) => {
+                self.refusals.add(Why::Disk);
+                self.set_disk_fault(Instant::now() + TRUST);
             }
         }
         Error::SpoolFull { reason: error.to_string() }

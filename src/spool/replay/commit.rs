@@ -140,7 +140,7 @@ impl Replay {
             self.refusals.forget(first);
             let was_read = self.reading.forget(first);
             let Some(chunk) = self.window.remove(first) else { continue };
-            self.commits.weight -= chunk.records() + weight;
+            self.commits.weight = self.commits.weight.saturating_sub(chunk.records() + weight);
             // else the reading comes by again when what they wait for is there
             self.passed_over.is_due |= was_read || chunk.is_due;
             for waiting in chunk.waiting() {

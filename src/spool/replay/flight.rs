@@ -11,8 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A partition from which no report comes for so long is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// A partition that has records and from which no report comes for so long is stuck, also while there is room: each chunk
+/// that has a record for it stays open, with the results of all its others.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 /// Bytes under way, by partition. Records that may go to any partition are together.
 pub struct Flight {
@@ -56,15 +57,12 @@ impl Flight {
 
     pub fn room(&mut self, lane: Option<Lane>, now: Instant) -> Room {
         let left = self.limit.saturating_sub(self.bytes);
-        let in_lane = self.lanes.get(&lane);
-        if left > in_lane.map_or(0, |in_lane| in_lane.bytes) {
-            return Room::Free;
-        }
-        match in_lane {
+        match self.lanes.get(&lane) {
             Some(in_lane) if now.saturating_duration_since(in_lane.moved) > STUCK_AFTER => {
                 self.stuck.insert(lane);
                 Room::Stuck
             }
+            in_lane if left > in_lane.map_or(0, |in_lane| in_lane.bytes) => Room::Free,
             _ => Room::Busy,
         }
     }
@@ -123,13 +121,30 @@ mod tests {
             flight.leaves(&stuck, start);
         }
         assert_eq!(flight.room(stuck.lane, start), Room::Busy);
-        let later = start + Duration::from_secs(2);
+        let later = start + STUCK_AFTER + Duration::from_millis(1);
         assert_eq!(flight.room(stuck.lane, later), Room::Stuck);
         assert_eq!(flight.room(other.lane, later), Room::Free);
         assert!(flight.lands(&stuck, later), "it moves again");
         assert_eq!(flight.room(stuck.lane, later), Room::Free);
         assert!(!flight.lands(&stuck, later));
         assert_eq!(flight.records(), 0);
+    }
+
+    #[test]
+    fn a_partition_without_a_report_for_too_long_is_stuck_though_there_is_room() {
+        let (mut flight, start) = (Flight::new(100), Instant::now());
+        let silent = sent(0, 1);
+        flight.leaves(&silent, start);
+        assert_eq!(flight.room(silent.lane, start + STUCK_AFTER), Room::Free);
+        let later = start + STUCK_AFTER + Duration::from_millis(1);
+        assert_eq!(flight.room(silent.lane, later), Room::Stuck);
+        assert_eq!(flight.room(sent(1, 1).lane, later), Room::Free);
+        assert!(flight.lands(&silent, later));
+        assert_eq!(
+            flight.room(silent.lane, later + 2 * STUCK_AFTER),
+            Room::Free,
+            "nothing of it is under way"
+        );
     }
 
     #[test]

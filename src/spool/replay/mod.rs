@@ -217,7 +217,11 @@ impl Replay {
                 read = self.reading.done() => self.read(read),
                 Some((topic, answer)) = self.look_ups.next() => self.looked_up(topic, answer),
                 refused = self.refusals.next() => self.refused(refused),
-                () = writer.stored().notified() => self.reading.there_is_more(),
+                () = writer.stored().notified() => {
+                    self.reading.there_is_more();
+                    // it may have been idle
+                    self.turn.due = self.turn.due.min(Instant::now() + TURN);
+                }
                 () = tokio::time::sleep_until(due) => self.take_turn(),
             }
         }

@@ -264,6 +264,7 @@ impl Replay {
                         State::Waiting(waiting)
                     }
                     Decision::Refuse(line, error) => {
+                        self.alone.remove(&sequence);
                         refused.push((index, line, error));
                         State::Refused(line)
                     }
@@ -303,7 +304,7 @@ impl Replay {
                     last = Some((&record.topic, topic, way));
                 }
                 match &last {
-                    Some((_, Some(topic), way)) if *way == Way::Free || trials.insert(&record.topic) => {
+                    Some((_, Some(topic), way)) if *way == Way::Free || !trials.contains(&record.topic) => {
                         let is_trial = *way == Way::AsTrial;
                         let lane = self.parts.lanes.of(record, topic);
                         match self.room(lane, now) {
@@ -314,6 +315,9 @@ impl Replay {
                                 Ok(reserved) => {
                                     let is_alone = self.alone.contains(sequence);
                                     let batching = if is_alone { Batching::Alone } else { Batching::Shared };
+                                    if is_trial {
+                                        trials.insert(&record.topic);
+                                    }
                                     let (topic, timestamp) = (record.topic.clone(), record.timestamp);
                                     let sent = Sent { topic, timestamp, line, lane, reserved };
                                     Decision::Send { sent, batching, is_trial }
