@@ -191,8 +191,11 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Run {
     let (mut process, output) = start(arguments, variables.iter().copied(), folder.path());
     let status = process.wait(Duration::from_secs(30)).await;
     let status = status.unwrap_or_else(|| panic!("it does not end:\n{}", output.text()));
-    // the readers may still hold the last lines
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // the readers may still hold the last lines; each has a share of them until its stream ends
+    eventually("both streams are read", READY_LIMIT, || async {
+        (Arc::strong_count(&output.0) == 1).then_some(())
+    })
+    .await;
     Run { status, output: output.text() }
 }
 

@@ -111,10 +111,16 @@ impl Landed<'_> {
         let lost: Vec<_> = self
             .outcomes
             .accepted()
-            .map(|outcome| outcome.number)
-            .filter(|number| !self.holds(*number))
+            .filter(|outcome| !self.holds(outcome.number))
+            .map(|outcome| (outcome.number, outcome.told, outcome.key.as_deref()))
             .collect();
-        assert!(lost.is_empty(), "{} accepted and lost: {:?}", lost.len(), &lost[..lost.len().min(20)]);
+        let topic = &self.outcomes.topic;
+        assert!(
+            lost.is_empty(),
+            "{} accepted and lost of {topic}: {:?}",
+            lost.len(),
+            &lost[..lost.len().min(20)]
+        );
         self.outcomes.accepted().count()
     }
 
