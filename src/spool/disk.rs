@@ -216,8 +216,6 @@ impl DiskSpool {
             Why::MaxBytes => self.writer.bytes() >= self.settings.max_bytes / 100 * NEARLY_FULL,
             Why::MaxAge => self.too_old().is_some(),
             Why::Disk => self.is_disk_at_fault(),
-            // told by refusals alone
-            Why::Pace => false,
         }
     }
 
@@ -369,12 +367,7 @@ impl Spool for DiskSpool {
             return Box::pin(ready(Err(error)));
         }
         Box::pin(async move {
-            if !self.pace.admits(count, patience).await {
-                self.metrics.refused(count);
-                self.refusals.add(Why::Pace);
-                let reason = "Kafka takes less than comes, and what is stored already is sent first".into();
-                return Err(Error::SpoolFull { reason });
-            }
+            self.pace.wait(count, patience).await;
             self.writer.store(encoded, places).await.map_err(|error| self.refused(error, count))
         })
     }

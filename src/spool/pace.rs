@@ -2,7 +2,8 @@
 //!
 //! Of what Kafka takes of the backlog in one turn, a share may be stored in the next. Who finds it used up waits for the
 //! next turn, a moment at most and never longer than its client does; whoever cannot wait, or has waited, takes from the
-//! turns to come, up to a second's worth. So what is stored in the long run is the same, and nobody waits for Kafka.
+//! turns to come, up to a second's worth. So clients that wait for their answers store less than is sent, and nobody is
+//! refused while there is room.
 
 use std::{
     sync::atomic::{
@@ -29,7 +30,7 @@ const UNBOUNDED: i64 = i64::MAX;
 pub struct Pace {
     /// Below zero where records of turns to come are taken already.
     allowance: AtomicI64,
-    /// How far below zero it may be where more is taken.
+    /// No turn is taken from beyond this.
     lowest: AtomicI64,
     turned: Notify,
 }
@@ -41,38 +42,43 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Whether the records may be stored, told within `patience` and within a second. The last ones may be more than
+    /// Waits until the records may be stored, for no longer than `patience` and a second. The last ones may be more than
     /// what is left.
-    pub async fn admits(&self, records: u64, patience: Duration) -> bool {
+    pub async fn wait(&self, records: u64, patience: Duration) {
         let patience = longest_wait(patience);
-        if self.takes(records, 0) {
-            return true;
+        if !self.takes(records) && timeout(patience, self.turn_for(records)).await.is_err() {
+            self.counts(records);
         }
-        let in_turn = !patience.is_zero() && timeout(patience, self.turn_for(records)).await.is_ok();
-        in_turn || self.takes(records, self.lowest.load(Acquire))
     }
 
     /// Counts records that are stored in any case.
     pub fn counts(&self, records: u64) {
-        self.takes(records, i64::MIN);
+        let records = i64::try_from(records).unwrap_or(i64::MAX);
+        let lowest = self.lowest.load(Acquire);
+        let take = |allowance: i64| {
+            let is_bounded = allowance != UNBOUNDED;
+            is_bounded.then(|| allowance.saturating_sub(records).max(lowest).min(allowance))
+        };
+        // an error is an allowance without bound
+        let _ = self.allowance.fetch_update(AcqRel, Acquire, take);
     }
 
     async fn turn_for(&self, records: u64) {
         loop {
             let turned = self.turned.notified();
-            if self.takes(records, 0) {
+            if self.takes(records) {
                 return;
             }
             turned.await;
         }
     }
 
-    /// Takes them where the allowance is above `lowest`.
-    fn takes(&self, records: u64, lowest: i64) -> bool {
+    /// Takes them where anything is left.
+    fn takes(&self, records: u64) -> bool {
         let records = i64::try_from(records).unwrap_or(i64::MAX);
         let take = |allowance: i64| match allowance {
             UNBOUNDED => Some(UNBOUNDED),
-            allowance => (allowance > lowest).then(|| allowance.saturating_sub(records)),
+            allowance => (allowance > 0).then(|| allowance.saturating_sub(records)),
         };
         self.allowance.fetch_update(AcqRel, Acquire, take).is_ok()
     }
@@ -106,14 +112,9 @@ mod tests {
 
     const LEFT: u64 = 1_000_000;
 
-    /// What is told at once to a client that waits as long as it takes.
+    /// Whether a client that waits as long as it takes does not have to.
     fn is_let_through(pace: &Pace, records: u64) -> bool {
-        pace.admits(records, Duration::MAX).now_or_never() == Some(true)
-    }
-
-    /// What a client is told that does not wait.
-    fn is_admitted_at_once(pace: &Pace, records: u64) -> bool {
-        pace.admits(records, Duration::ZERO).now_or_never().expect("it waited")
+        pace.wait(records, Duration::MAX).now_or_never().is_some()
     }
 
     #[test]
@@ -146,10 +147,10 @@ mod tests {
         let pace = Pace::default();
         pace.turn(1, LEFT);
         assert!(is_let_through(&pace, 1));
-        let mut waiting = Box::pin(pace.admits(1, PATIENCE));
+        let mut waiting = Box::pin(pace.wait(1, PATIENCE));
         assert!(waiting.as_mut().now_or_never().is_none());
         pace.turn(0, LEFT);
-        assert!(waiting.await);
+        waiting.await;
     }
 
     #[test]
@@ -163,34 +164,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_waited_in_vain_is_refused() {
-        let pace = Pace::default();
-        pace.turn(1, LEFT);
-        pace.counts(100);
-        assert!(!pace.admits(1, Duration::from_millis(5)).await);
-    }
-
-    #[test]
-    fn who_cannot_wait_takes_from_the_turns_to_come_and_from_no_more_than_a_second() {
-        let pace = Pace::default();
-        pace.turn(100, LEFT);
-        let mut at_once = 0;
-        while is_admitted_at_once(&pace, 1) {
-            at_once += 1;
-            assert!(at_once < LEFT);
+    async fn who_has_waited_or_cannot_wait_takes_from_the_turns_to_come_and_from_no_more_than_a_second() {
+        for patience in [Duration::ZERO, Duration::from_millis(5)] {
+            let pace = Pace::default();
+            pace.turn(100, LEFT);
+            pace.counts(75 * 2);
+            pace.wait(75, patience).await;
+            pace.turn(100, LEFT);
+            pace.turn(100, LEFT);
+            assert!(!is_let_through(&pace, 1), "two turns are used up");
+            pace.turn(100, LEFT);
+            assert!(is_let_through(&pace, 1));
+            pace.counts(LEFT);
+            for _ in 0..10 {
+                assert!(!is_let_through(&pace, 1));
+                pace.turn(100, LEFT);
+            }
+            pace.turn(100, LEFT);
+            assert!(is_let_through(&pace, 1), "not more than ten");
         }
-        assert_eq!(at_once, 75 * 11);
-        pace.turn(100, LEFT);
-        assert!(is_admitted_at_once(&pace, 75));
-        assert!(!is_admitted_at_once(&pace, 1), "no more than the share of each turn in the long run");
-    }
-
-    #[test]
-    fn what_is_stored_in_any_case_counts() {
-        let pace = Pace::default();
-        pace.counts(1);
-        pace.turn(100, LEFT);
-        pace.counts(75 * 11);
-        assert!(!is_admitted_at_once(&pace, 1));
     }
 }

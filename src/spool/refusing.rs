@@ -7,7 +7,7 @@ use std::sync::atomic::{
 
 /// So many looks without a refusal, and it is over: else each request that fits would end it, and the next begin it.
 const QUIET: u32 = 10;
-const ALL: [Why; 4] = [Why::MaxBytes, Why::MaxAge, Why::Disk, Why::Pace];
+const ALL: [Why; 3] = [Why::MaxBytes, Why::MaxAge, Why::Disk];
 
 /// Why records are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +15,6 @@ pub enum Why {
     MaxBytes,
     MaxAge,
     Disk,
-    /// Kafka takes less than comes.
-    Pace,
 }
 
 /// The refusals since the last look.
@@ -100,7 +98,6 @@ impl Why {
             Self::MaxBytes => "the spool holds as much as SPOOL_MAX_BYTES allows, or nearly",
             Self::MaxAge => "the oldest stored record waits for longer than SPOOL_MAX_AGE",
             Self::Disk => "the disk under SPOOL_DIR is full or fails",
-            Self::Pace => "Kafka takes less than comes, and what is stored already is sent first",
         }
     }
 
@@ -114,7 +111,6 @@ impl Why {
                 "see why Kafka does not take it (kafka-inlet check); the log names topics that are missing or denied"
             }
             Self::Disk => "make room there or mend it; it is used again by itself",
-            Self::Pace => "wait for the backlog to be sent, or send less",
         }
     }
 }
@@ -133,14 +129,14 @@ mod tests {
         let refusals = Refusals::default();
         assert_eq!(refusing.changes(refusals.take(), nothing), []);
         for round in 0..2 {
-            refusals.add(Why::Pace);
-            refusals.add(Why::Pace);
-            assert_eq!(refusing.changes(refusals.take(), nothing), [Said::Begins(Why::Pace)], "{round}");
-            refusals.add(Why::Pace);
+            refusals.add(Why::MaxBytes);
+            refusals.add(Why::MaxBytes);
+            assert_eq!(refusing.changes(refusals.take(), nothing), [Said::Begins(Why::MaxBytes)], "{round}");
+            refusals.add(Why::MaxBytes);
             for _ in 0..QUIET {
                 assert_eq!(refusing.changes(refusals.take(), nothing), []);
             }
-            assert_eq!(refusing.changes(refusals.take(), nothing), [Said::Ends(Why::Pace)], "{round}");
+            assert_eq!(refusing.changes(refusals.take(), nothing), [Said::Ends(Why::MaxBytes)], "{round}");
             assert_eq!(refusing.changes(refusals.take(), nothing), []);
         }
     }
