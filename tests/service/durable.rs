@@ -21,9 +21,9 @@ use std::{collections::HashSet, fs, time::Duration};
 /// How soon after Kafka's return records are written at once again. No allowance is made for a busy machine: the clock
 /// starts once the broker has answered a client of the test, and mostly it takes less than a second.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(5);
-/// Clients of each kind, that each have two keys.
-const KEYED: LoadOptions = LoadOptions { clients: 6, keys: 2, requests: Requests::Single };
-const KEYS: usize = 12;
+/// Clients of each kind, that each have two keys. Few, since what they store while a broker starts has to be sent.
+const KEYED: LoadOptions = LoadOptions { clients: 3, keys: 2, requests: Requests::Single };
+const KEYS: usize = 6;
 const WITHOUT_IDEMPOTENCE: (&str, &str) = ("KAFKA_IDEMPOTENCE", "false");
 
 fn body(topic: &str, number: usize) -> String {

@@ -53,9 +53,13 @@ pub fn installed(missing: Option<String>) -> bool {
     #[expect(clippy::disallowed_methods, reason = "not a setting of the service")]
     let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
     assert!(!ci, "{missing}");
-    // past the capture of test output: a skipped test must not look like one that passed
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {missing}");
+    skipped(&missing);
     false
+}
+
+/// Says so past the capture of test output: a skipped test must not look like one that passed.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
 /// A topic name that no other test uses.

@@ -14,7 +14,7 @@ const DELIVERY_TIMEOUT: (&str, &str) = ("KAFKA_DELIVERY_TIMEOUT_MS", "3000");
 /// How often the service looks at its spool for the metrics, and a little more.
 const LOOK: Duration = Duration::from_millis(1200);
 /// How long a backlog of a test may take to be sent, on a busy machine.
-const REPLAY_LIMIT: Duration = Duration::from_secs(40);
+const REPLAY_LIMIT: Duration = Duration::from_secs(90);
 
 /// Durable delivery with the spool in the working directory, and these variables, which win.
 pub async fn spawn(bootstrap: &str, variables: &[(&str, &str)]) -> Service {
