@@ -337,13 +337,13 @@ impl Spool for DiskSpool {
     }
 
     fn joins_line(&self, record: &Record, topic: Option<&Topic>) -> bool {
-        let line = self.line(record);
-        if line.is_some_and(|line| self.lines.join_others(line)) {
+        let is_behind_others = || self.line(record).is_some_and(|line| self.lines.join_others(line));
+        if !self.lines.are_empty() && is_behind_others() {
             return true;
         }
         let is_stuck = topic.is_some_and(|topic| self.lanes.is_stuck(record, topic));
         if is_stuck {
-            line.inspect(|line| self.lines.join(*line));
+            self.join_line(record);
         }
         is_stuck
     }

@@ -10,7 +10,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU32,
+            AtomicU32, AtomicUsize,
             Ordering::{AcqRel, Acquire},
         },
     },
@@ -26,11 +26,14 @@ pub struct Line(u32);
 pub struct Lines {
     hasher: RandomState,
     waiting: Box<[AtomicU32]>,
+    /// Raised before a counter is and lowered after it, so that it is zero only while all are.
+    all: AtomicUsize,
 }
 
 impl Default for Lines {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), waiting: (0..LINES).map(|_| AtomicU32::new(0)).collect() }
+        let waiting = (0..LINES).map(|_| AtomicU32::new(0)).collect();
+        Self { hasher: RandomState::new(), waiting, all: AtomicUsize::new(0) }
     }
 }
 
@@ -45,14 +48,25 @@ impl Lines {
         Some(Line(hasher.finish() as u32 % LINES as u32))
     }
 
+    /// Whether no line has anybody in it: then none has to be looked up.
+    pub fn are_empty(&self) -> bool {
+        self.all.load(Acquire) == 0
+    }
+
     /// Takes a place in the line if others wait there.
     pub fn join_others(&self, line: Line) -> bool {
+        self.all.fetch_add(1, AcqRel);
         let one_more = |waiting: u32| (waiting > 0).then_some(waiting + 1);
-        self.counter(line).fetch_update(AcqRel, Acquire, one_more).is_ok()
+        let joins = self.counter(line).fetch_update(AcqRel, Acquire, one_more).is_ok();
+        if !joins {
+            self.all.fetch_sub(1, AcqRel);
+        }
+        joins
     }
 
     /// Takes a place in the line.
     pub fn join(&self, line: Line) {
+        self.all.fetch_add(1, AcqRel);
         self.counter(line).fetch_add(1, AcqRel);
     }
 
@@ -61,6 +75,9 @@ impl Lines {
         let one_less = |waiting: u32| waiting.checked_sub(1);
         let left = self.counter(line).fetch_update(AcqRel, Acquire, one_less);
         debug_assert!(left.is_ok(), "a place is given back that nobody had");
+        if left.is_ok() {
+            self.all.fetch_sub(1, AcqRel);
+        }
     }
 
     fn counter(&self, line: Line) -> &AtomicU32 {
@@ -142,8 +159,10 @@ mod tests {
         lines.join(line);
         assert!(lines.join_others(line));
         lines.leave(line);
+        assert!(!lines.are_empty());
         lines.leave(line);
         assert!(!lines.join_others(line));
+        assert!(lines.are_empty());
     }
 
     #[test]

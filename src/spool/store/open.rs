@@ -19,7 +19,7 @@ use std::{
 
 pub(super) const FILE: &str = "spool.redb";
 /// For pages that are read; those of a transaction under way are held besides.
-const CACHE: usize = 16 << 20;
+const CACHE: usize = 8 << 20;
 
 pub(super) fn open(path: &Path, now: SystemTime) -> Result<Store, OpenError> {
     directory::check(path).map_err(|why| OpenError::unfit(path, why))?;
