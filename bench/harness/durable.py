@@ -7,7 +7,7 @@ DURABLE = f"{INLET} durable"
 BACKLOG = 2_000_000
 REPLAYED_PER_SECOND = 300_000
 # twice what MAX_IN_FLIGHT_BYTES is unless it is set, in units of 1,000,000 bytes
-MEMORY_MB = 2 * (64 << 20) / 1e6
+MEMORY_MB = 2 * (32 << 20) / 1e6
 HEALTHY, AWAY = "Kafka healthy", "Kafka away"
 
 
