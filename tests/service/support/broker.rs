@@ -1,6 +1,6 @@
 //! One real Apache Kafka (KRaft, one process) for the whole run, and more for the tests that harm theirs.
 
-use super::{eventually, free_port, installed, java, process::Process, unique};
+use super::{eventually, installed, java, port::ReservedPort, process::Process, unique};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
@@ -41,12 +41,14 @@ pub struct Broker {
     process: Mutex<Option<Process>>,
 }
 
+/// Its own also while it is down: whoever listened there meanwhile, another test's mock of Kafka for example, would
+/// acknowledge what is meant for this one.
 struct Ports {
-    plain: u16,
-    ssl: u16,
-    sasl_plain: u16,
-    sasl_ssl: u16,
-    controller: u16,
+    plain: ReservedPort,
+    ssl: ReservedPort,
+    sasl_plain: ReservedPort,
+    sasl_ssl: ReservedPort,
+    controller: ReservedPort,
 }
 
 impl Broker {
@@ -59,11 +61,11 @@ impl Broker {
     /// A broker with an address that does not run yet: [`Broker::restart`] starts it.
     pub fn prepare(properties: &[(&str, &str)]) -> Self {
         let ports = Ports {
-            plain: free_port(),
-            ssl: free_port(),
-            sasl_plain: free_port(),
-            sasl_ssl: free_port(),
-            controller: free_port(),
+            plain: ReservedPort::new(),
+            ssl: ReservedPort::new(),
+            sasl_plain: ReservedPort::new(),
+            sasl_ssl: ReservedPort::new(),
+            controller: ReservedPort::new(),
         };
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique("broker"));
         let log = folder.join("log");
@@ -81,19 +83,19 @@ impl Broker {
     }
 
     pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.plain)
+        self.ports.plain.address().to_string()
     }
 
     pub fn ssl_bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.ssl)
+        self.ports.ssl.address().to_string()
     }
 
     pub fn sasl_plain_bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.sasl_plain)
+        self.ports.sasl_plain.address().to_string()
     }
 
     pub fn sasl_ssl_bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.sasl_ssl)
+        self.ports.sasl_ssl.address().to_string()
     }
 
     /// Starts the broker, on the same ports and data as before, and waits until it serves.
@@ -285,6 +287,8 @@ fn admin_options() -> AdminOptions {
 
 fn server_properties(ports: &Ports, log: &Path) -> String {
     let Ports { plain, ssl, sasl_plain, sasl_ssl, controller } = ports;
+    let [plain, ssl, sasl_plain, sasl_ssl, controller] =
+        [plain, ssl, sasl_plain, sasl_ssl, controller].map(ReservedPort::number);
     let listeners = format!(
         "PLAINTEXT://127.0.0.1:{plain},SSL://127.0.0.1:{ssl},\
          SASL_PLAINTEXT://127.0.0.1:{sasl_plain},SASL_SSL://127.0.0.1:{sasl_ssl}"
