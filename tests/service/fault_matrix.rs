@@ -266,7 +266,8 @@ async fn a_denied_topic_is_told_who_waits_and_waited_out_by_what_is_stored() {
         lasts: Duration::ZERO,
         unwaiting: 0,
         durable_tells: &["kafka_unauthorized"],
-        direct_tells: &["kafka_unauthorized"],
+        // the second as for records that are too large, below
+        direct_tells: &["kafka_unauthorized", "broker_unavailable"],
         stored_becomes: "written",
         loses_answers: false,
     })
