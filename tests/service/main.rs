@@ -34,4 +34,6 @@ mod shutdown;
 mod spool_backlog;
 mod spool_cli;
 mod spool_dir;
+mod spool_limits;
+mod stuck;
 mod topics;

@@ -5,7 +5,7 @@ use super::{
     client::{Answer, Client},
     consumer, eventually,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{fs, time::Duration};
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -145,6 +145,16 @@ impl ReadyWatch {
         let unready = self.watch.await.unwrap();
         assert!(unready.is_empty(), "{unready:?}");
     }
+}
+
+/// A record without a key, to post.
+pub fn body(topic: &str, number: usize) -> String {
+    json!({"topic": topic, "value": {"number": number}, "project": "p"}).to_string()
+}
+
+/// A record with a key, to post.
+pub fn keyed_body(topic: &str, key: &str, number: usize) -> String {
+    json!({"topic": topic, "value": {"number": number}, "project": "p", "key": key}).to_string()
 }
 
 /// The most memory that the process has had, in bytes.
