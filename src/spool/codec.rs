@@ -36,8 +36,9 @@ pub struct Chunk {
     records: Bytes,
 }
 
+/// What a chunk says of itself, before its records.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Head {
+pub struct Head {
     format: u8,
     /// Milliseconds since the Unix epoch.
     stored_at: i64,
@@ -132,13 +133,13 @@ fn joined(head: &Head, records: &[u8]) -> Vec<u8> {
     value
 }
 
-impl Chunk {
-    /// Reads the head of the value under `first`.
+impl Head {
+    /// Reads it, and returns what is after it.
     ///
     /// # Errors
-    /// Where the value is no chunk. What its records hold shows when they are read.
-    pub fn parse(first: Sequence, value: Bytes) -> Result<Self, Corrupt> {
-        let (head, rest): (Head, _) = take(&value)?;
+    /// Where the value is no chunk.
+    pub fn parse(value: &[u8]) -> Result<(Self, &[u8]), Corrupt> {
+        let (head, rest): (Self, _) = take(value)?;
         if head.format != FORMAT {
             return Err(Corrupt(format!("format {} of a chunk, this version writes {FORMAT}", head.format)));
         }
@@ -146,6 +147,32 @@ impl Chunk {
         if head.span == 0 || !rises || head.left.last().is_some_and(|&last| last >= head.span) {
             return Err(Corrupt("the head of a chunk contradicts itself".into()));
         }
+        Ok((head, rest))
+    }
+
+    /// When the chunk was stored, in milliseconds since the Unix epoch.
+    pub fn stored_at(&self) -> i64 {
+        self.stored_at
+    }
+
+    /// How many sequences are its own, from the first on.
+    pub fn span(&self) -> u32 {
+        self.span
+    }
+
+    /// How many records are left in it.
+    pub fn count(&self) -> usize {
+        if self.left.is_empty() { self.span as usize } else { self.left.len() }
+    }
+}
+
+impl Chunk {
+    /// Reads the head of the value under `first`.
+    ///
+    /// # Errors
+    /// Where the value is no chunk. What its records hold shows when they are read.
+    pub fn parse(first: Sequence, value: Bytes) -> Result<Self, Corrupt> {
+        let (head, rest) = Head::parse(&value)?;
         let records = value.slice_ref(rest);
         Ok(Self { first, head, records })
     }
@@ -155,19 +182,9 @@ impl Chunk {
         self.first
     }
 
-    /// When it was stored, in milliseconds since the Unix epoch.
-    pub fn stored_at(&self) -> i64 {
-        self.head.stored_at
-    }
-
-    /// How many sequences are its own, from the first on.
-    pub fn span(&self) -> u32 {
-        self.head.span
-    }
-
     /// How many records are left in it.
     pub fn count(&self) -> usize {
-        if self.head.left.is_empty() { self.head.span as usize } else { self.head.left.len() }
+        self.head.count()
     }
 
     /// Whether this record is in it still.
@@ -423,7 +440,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(keys, [(101, "t".into(), vec![1]), (103, "t".into(), vec![3])]);
-        assert_eq!((left.count(), left.span(), left.stored_at()), (2, 5, 5));
+        assert_eq!((left.count(), left.head.span(), left.head.stored_at()), (2, 5, 5));
         let contains = [100, 101, 103, 104, 105].map(|sequence| left.contains(Sequence(sequence)));
         assert_eq!(contains, [false, true, true, false, false]);
         assert_eq!(left.keeping(|_| false), Ok(None));

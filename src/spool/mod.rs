@@ -29,3 +29,8 @@ pub use store::{
     Change, CommitError, FailedRecord, Failure, Found, OpenError, ReadError, Receipts, Shortage, Store,
 };
 pub use writer::{Committed, Finished, OnCommit, Settings, Writer};
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

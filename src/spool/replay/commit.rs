@@ -1,10 +1,10 @@
 //! From settled chunks to the store, one commit at a time and of a bounded size: each chunk of which something is left or
 //! has failed is read once, and only what is written of it is kept in memory.
 
-use super::{AFTER_A_FAULT, Replay, now_ms, refusals::FailedAt};
+use super::{AFTER_A_FAULT, Replay, refusals::FailedAt};
 use crate::{
     produce::{InstanceId, Sequence},
-    spool::{Chunk, CommitError, Failure, Finished, Resolution, Store},
+    spool::{Chunk, CommitError, Failure, Finished, Resolution, Store, now_ms},
 };
 use futures_util::{StreamExt, future::BoxFuture};
 use std::{

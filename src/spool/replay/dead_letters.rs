@@ -1,12 +1,12 @@
 //! Writes records that Kafka refused for good to the dead letter topic.
 
-use super::{Parts, now_ms};
+use super::Parts;
 use crate::{
     produce::{
         Admitted, Batching, Budget, DeadLetterTopic, Delivery, Error, Found, Header, InstanceId, Producer,
         Receipt, Record, RecordLimits, Report, Sequence, Submission, check_record,
     },
-    spool::{Chunk, Store},
+    spool::{Chunk, Store, now_ms},
     telemetry::metrics::Metrics,
 };
 use smallvec::smallvec;

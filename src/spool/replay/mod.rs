@@ -367,7 +367,3 @@ fn is_final(error: &Error) -> bool {
 fn is_of_topic(error: &Error) -> bool {
     matches!(error, Error::UnknownTopic(_) | Error::TopicMissing(_) | Error::Unauthorized(_))
 }
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
-}

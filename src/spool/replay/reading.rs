@@ -3,7 +3,6 @@
 use super::{
     AFTER_A_FAULT, Message, Replay,
     flight::Room,
-    now_ms,
     troubles::Way,
     window::{Obstacle, OpenChunk, Sent, State, Waiting},
 };
@@ -12,7 +11,7 @@ use crate::{
         Admitted, Batching, Delivery, Error, Found, Record, RecordLimits, Records, Sequence, Submission,
         Topic, TopicName, check_record, distinct_topics,
     },
-    spool::{Chunk, ReadError, lanes::Lane, lines::Line},
+    spool::{Chunk, ReadError, lanes::Lane, lines::Line, now_ms},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

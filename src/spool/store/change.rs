@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        codec::{Chunk, Corrupt},
+        codec::{Corrupt, Head},
         results::{self, Resolution},
     },
     CommitError, FAILED, NONE, RECEIPTS, RECORDS, RESOLVED, Shortage, Store, Totals, directory,
@@ -10,7 +10,6 @@ use super::{
     footprint, open, read, receipts_footprint,
 };
 use crate::produce::{Record, Sequence};
-use bytes::Bytes;
 use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
 use std::{
     borrow::Cow,
@@ -204,13 +203,13 @@ fn write(
     let mut records = transaction.open_table(RECORDS)?;
     for first in &change.remove {
         let old = records.remove(first.0)?;
-        gone(*first, old.as_ref().map(|old| old.value()), effects)?;
+        gone(old.as_ref().map(|old| old.value()), effects)?;
     }
     for (first, value) in change.insert.iter().chain(&change.replace) {
         effects.bytes.insert(value.len());
-        effects.records.more += chunk(*first, value)?.count() as u64;
+        effects.records.more += head(value)?.count() as u64;
         let old = records.insert(first.0, value.as_slice())?;
-        gone(*first, old.as_ref().map(|old| old.value()), effects)?;
+        gone(old.as_ref().map(|old| old.value()), effects)?;
     }
     if !change.fail.is_empty() || !change.unfail.is_empty() {
         write_failed(transaction, change, effects)?;
@@ -227,21 +226,21 @@ fn write(
         rows.forget(change.receipts, receipt_bytes)?;
         effects.oldest_resolved = Some(rows.oldest()?.map_or(NONE, |(resolved_at, _)| resolved_at));
     }
-    if let Some((key, value)) = records.first()? {
-        effects.oldest = Some(chunk(Sequence(key.value()), value.value())?.stored_at());
+    if let Some((_, value)) = records.first()? {
+        effects.oldest = Some(head(value.value())?.stored_at());
     }
     Ok(())
 }
 
-fn chunk(first: Sequence, value: &[u8]) -> Result<Chunk, Fault> {
-    Chunk::parse(first, Bytes::copy_from_slice(value)).map_err(Fault::Corrupt)
+fn head(chunk: &[u8]) -> Result<Head, Fault> {
+    Head::parse(chunk).map(|(head, _)| head).map_err(Fault::Corrupt)
 }
 
 /// Counts a chunk that was in the table.
-fn gone(first: Sequence, old: Option<&[u8]>, effects: &mut Effects) -> Result<(), Fault> {
+fn gone(old: Option<&[u8]>, effects: &mut Effects) -> Result<(), Fault> {
     if let Some(old) = old {
         effects.bytes.remove(old.len());
-        effects.records.less += chunk(first, old)?.count() as u64;
+        effects.records.less += head(old)?.count() as u64;
     }
     Ok(())
 }

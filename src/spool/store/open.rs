@@ -1,11 +1,10 @@
 //! Opening the file: what it must be, what it is told, and counting what it holds.
 
 use super::{
-    super::codec::Chunk, FAILED, FLOOR_KEY, FORMAT, FORMAT_KEY, META, NONE, OpenError, RECEIPTS, RECORDS,
+    super::codec::Head, FAILED, FLOOR_KEY, FORMAT, FORMAT_KEY, META, NONE, OpenError, RECEIPTS, RECORDS,
     RESOLVED, START, Store, Totals, directory, footprint, receipts_footprint,
 };
 use crate::produce::Sequence;
-use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -116,12 +115,12 @@ pub(super) fn count(database: &Database, path: &Path) -> Result<Totals, OpenErro
     let mut counted = || -> Result<(), redb::Error> {
         let transaction = database.begin_read()?;
         for entry in transaction.open_table(RECORDS)?.iter()? {
-            let (key, value) = entry?;
+            let (_, value) = entry?;
             bytes += footprint(value.value().len());
-            match Chunk::parse(Sequence(key.value()), Bytes::copy_from_slice(value.value())) {
-                Ok(chunk) => {
-                    records += chunk.count() as u64;
-                    oldest = if oldest == NONE { chunk.stored_at() } else { oldest };
+            match Head::parse(value.value()) {
+                Ok((head, _)) => {
+                    records += head.count() as u64;
+                    oldest = if oldest == NONE { head.stored_at() } else { oldest };
                 }
                 Err(error) => damaged = Some(error),
             }

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        codec::{Chunk, Corrupt, Decoder, Encoded, FORMAT, append, index, take, unframed},
+        codec::{Chunk, Corrupt, Decoder, Encoded, FORMAT, Head, append, index, take, unframed},
         results::{self, Resolved},
     },
     FAILED, RECEIPTS, RECORDS, ReadError, Store,
@@ -10,12 +10,11 @@ use super::{
 };
 use crate::produce::{InstanceId, Record, Sequence};
 use bytes::Bytes;
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadTransaction, ReadableDatabase};
 use serde::{Deserialize, Serialize};
 
-/// A record is in the nearest chunk whose key is not above its sequence, and its receipt in the nearest row: what is
-/// retried waits alone only when nothing is left of the chunk that it was stored with, and its receipt goes to the row of
-/// that chunk. What came between in an earlier version is passed, up to so many.
+/// So many others may lie between a record and the key of its chunk, or of its row of receipts: what is retried is a chunk
+/// of its own among the sequences of the one that it was stored with.
 const NEAR: usize = 64;
 /// Bytes of failed records that are read at once, or one record.
 const FAILED_READ: usize = 4 << 20;
@@ -102,8 +101,8 @@ impl Store {
                 return Ok(Ok(false));
             };
             let (key, value) = entry?;
-            let chunk = Chunk::parse(Sequence(key.value()), Bytes::copy_from_slice(value.value()));
-            Ok(chunk.map(|chunk| index(chunk.first(), chunk.span(), sequence).is_some()))
+            let head = Head::parse(value.value());
+            Ok(head.map(|(head, _)| index(Sequence(key.value()), head.span(), sequence).is_some()))
         })
     }
 
@@ -111,6 +110,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the file can't be read.
+    #[cfg(test)]
     pub fn chunk(&self, sequence: Sequence) -> Result<Option<(Sequence, Bytes)>, ReadError> {
         self.read(|transaction| {
             let found = pending(transaction, sequence)?;
@@ -144,19 +144,6 @@ impl Store {
                 }
             }
             Ok(Ok(Found::Unknown))
-        })
-    }
-
-    /// The first key of all, and when that chunk was stored, in milliseconds since the Unix epoch.
-    ///
-    /// # Errors
-    /// Where the file can't be read.
-    pub fn oldest(&self) -> Result<Option<(Sequence, i64)>, ReadError> {
-        self.read(|transaction| {
-            let records = transaction.open_table(RECORDS)?;
-            let Some((key, value)) = records.first()? else { return Ok(Ok(None)) };
-            let chunk = Chunk::parse(Sequence(key.value()), Bytes::copy_from_slice(value.value()));
-            Ok(chunk.map(|chunk| Some((chunk.first(), chunk.stored_at()))))
         })
     }
 

@@ -131,7 +131,8 @@ fn what_was_committed_is_there_when_it_is_opened_again() {
     assert_eq!(store.find(Sequence(99)), Ok(Found::Unknown));
     assert_eq!(store.find(Sequence(200)), Ok(Found::Resolved(written(0))));
     assert!(matches!(store.find(Sequence(201)), Ok(Found::Failed { .. })));
-    assert_eq!(store.oldest(), Ok(Some((Sequence(100), 1_795_228_481_000))));
+    assert_eq!(store.chunks_from(Sequence(0), 1).unwrap()[0].0, Sequence(100));
+    assert_eq!(store.oldest_stored_at(), Some(1_795_228_481_000));
     let failed = store.failed(Sequence(0), 10, &instance()).unwrap();
     assert_eq!((failed.len(), failed[0].sequence, failed[0].reason.as_str()), (1, Sequence(201), "no"));
 }

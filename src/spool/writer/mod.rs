@@ -4,6 +4,7 @@ use super::{
     chunks::{Chunks, alone},
     codec::Encoded,
     lines::Places,
+    now_ms,
     results::Resolution,
     store::{Change, CommitError, Failure, Receipts, Shortage, Store},
 };
@@ -21,7 +22,7 @@ use std::{
         },
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -387,7 +388,7 @@ impl Shared {
     /// Before when records were resolved whose receipts are too old; None where there are none.
     fn old_receipts(&self) -> Option<i64> {
         let ttl = i64::try_from(self.settings.receipt_ttl.as_millis()).unwrap_or(i64::MAX);
-        let before = now().saturating_sub(ttl);
+        let before = now_ms().saturating_sub(ttl);
         self.store.oldest_resolved_at().is_some_and(|oldest| oldest < before).then_some(before)
     }
 }
@@ -439,7 +440,7 @@ impl Group {
         let new =
             jobs.iter().map(|job| if let Job::Store { records, .. } = job { records.count() } else { 0 });
         let new = new.map(u64::from).sum();
-        let mut chunks = Chunks::from(Sequence(sequences.fetch_add(new, AcqRel)), now());
+        let mut chunks = Chunks::from(Sequence(sequences.fetch_add(new, AcqRel)), now_ms());
         for job in jobs {
             group.bytes += job.size();
             match job {
@@ -482,12 +483,6 @@ impl Group {
     fn is_empty(&self) -> bool {
         self.taking.is_empty() && self.finishing.is_empty()
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

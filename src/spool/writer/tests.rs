@@ -6,6 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
+use std::time::SystemTime;
 
 struct Running {
     writer: Writer,
@@ -104,7 +105,7 @@ async fn a_record_that_is_kept_has_its_own_sequence_and_leaves_with_its_receipt(
     let topic = TopicName::parse("t").unwrap();
     let written = Resolved::Written(Receipt { topic, partition: 0, offset: Some(1), timestamp: 2 });
     let resolved =
-        vec![Resolution { first: sequence, results: vec![(0, written.clone())], resolved_at: now() }];
+        vec![Resolution { first: sequence, results: vec![(0, written.clone())], resolved_at: now_ms() }];
     let finished = Finished { removed: vec![sequence], resolved, ..Finished::default() };
     running.writer.finish(finished).await.unwrap();
     assert_eq!(running.store.find(sequence), Ok(Found::Resolved(written)));
@@ -171,7 +172,7 @@ async fn receipts_stay_within_their_bytes_and_the_oldest_resolved_go_first() {
     const MAX_BYTES: u64 = 5000;
     let receipt_ttl = Duration::from_secs(3600);
     let running = started_with(Settings { max_bytes: u64::MAX, receipt_max_bytes: MAX_BYTES, receipt_ttl });
-    let now = now();
+    let now = now_ms();
     for place in 0..200 {
         // those that were stored last were resolved first
         let resolved = vec![resolution(200 - place, now + place as i64)];
@@ -186,7 +187,7 @@ async fn receipts_stay_within_their_bytes_and_the_oldest_resolved_go_first() {
 async fn receipts_are_forgotten_after_their_time_also_where_nothing_is_written_any_more() {
     let receipt_ttl = Duration::from_secs(1);
     let running = started_with(Settings { max_bytes: u64::MAX, receipt_max_bytes: u64::MAX, receipt_ttl });
-    let resolved = (0..5000).map(|first| resolution(first, now() + 500)).collect();
+    let resolved = (0..5000).map(|first| resolution(first, now_ms() + 500)).collect();
     running.writer.finish(Finished { resolved, ..Finished::default() }).await.unwrap();
     assert!(matches!(running.store.find(Sequence(1)), Ok(Found::Resolved(_))));
     let start = Instant::now();
