@@ -1,16 +1,18 @@
 //! The one thread that writes to the store: what was asked for while an fsync ran is committed together by the next.
 
+mod group;
+
 use super::{
-    chunks::{Chunks, alone},
     codec::Encoded,
     lines::Places,
     now_ms,
     results::Resolution,
-    store::{Change, CommitError, Failure, Receipts, Shortage, Store},
+    store::{CommitError, Failure, Receipts, Shortage, Store},
 };
 use crate::{lifecycle::supervisor::Alarm, produce::Sequence};
+use group::{Group, Job};
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     fmt,
     future::Future,
     io,
@@ -107,14 +109,6 @@ struct Company {
     senders: usize,
     patience: Duration,
 }
-
-enum Job {
-    Store { records: Encoded, places: Places, answer: oneshot::Sender<Result<Sequence, CommitError>> },
-    Keep { records: Vec<(Sequence, Encoded)>, size: u64, answer: Answer },
-    Finish { finished: Finished, answer: Answer },
-}
-
-type Answer = oneshot::Sender<Result<(), CommitError>>;
 
 /// What is told of each commit that took records in.
 pub type OnCommit = Box<dyn Fn(Committed) + Send>;
@@ -390,98 +384,6 @@ impl Shared {
         let ttl = i64::try_from(self.settings.receipt_ttl.as_millis()).unwrap_or(i64::MAX);
         let before = now_ms().saturating_sub(ttl);
         self.store.oldest_resolved_at().is_some_and(|oldest| oldest < before).then_some(before)
-    }
-}
-
-impl Job {
-    /// Bytes that it has reserved.
-    fn size(&self) -> u64 {
-        match self {
-            Self::Store { records, .. } => records.size() as u64,
-            Self::Keep { size, .. } => *size,
-            Self::Finish { .. } => 0,
-        }
-    }
-
-    fn takes_in(&self) -> bool {
-        !matches!(self, Self::Finish { .. })
-    }
-
-    /// Nobody may be waiting any more.
-    fn answer(self, result: Result<Sequence, CommitError>) {
-        match self {
-            Self::Store { places, answer, .. } => {
-                if result.is_ok() {
-                    places.stay();
-                }
-                let _ = answer.send(result);
-            }
-            Self::Keep { answer, .. } | Self::Finish { answer, .. } => {
-                let _ = answer.send(result.map(|_| ()));
-            }
-        }
-    }
-}
-
-/// Jobs that are committed together.
-struct Group {
-    /// Those with new records, and the first sequence of each.
-    taking: Vec<(Job, Sequence)>,
-    finishing: Vec<Job>,
-    change: Change,
-    records: u64,
-    bytes: u64,
-}
-
-impl Group {
-    fn of(jobs: Vec<Job>, sequences: &AtomicU64, receipts: Receipts) -> Self {
-        let change = Change { receipts, ..Change::default() };
-        let mut group = Self { taking: Vec::new(), finishing: Vec::new(), change, records: 0, bytes: 0 };
-        let new =
-            jobs.iter().map(|job| if let Job::Store { records, .. } = job { records.count() } else { 0 });
-        let new = new.map(u64::from).sum();
-        let mut chunks = Chunks::from(Sequence(sequences.fetch_add(new, AcqRel)), now_ms());
-        for job in jobs {
-            group.bytes += job.size();
-            match job {
-                Job::Store { ref records, .. } => {
-                    group.records += u64::from(records.count());
-                    let first = chunks.next();
-                    records.records().for_each(|record| chunks.push(record));
-                    group.taking.push((job, first));
-                }
-                Job::Keep { ref records, .. } => {
-                    group.records += records.len() as u64;
-                    group.change.insert.extend(alone(records, chunks.stored_at));
-                    group.taking.push((job, Sequence(0)));
-                }
-                Job::Finish { finished, answer } => {
-                    let finished = group.finish(finished, chunks.stored_at);
-                    group.finishing.push(Job::Finish { finished, answer });
-                }
-            }
-        }
-        group.change.insert.extend(chunks.finish());
-        group
-    }
-
-    fn finish(&mut self, mut finished: Finished, stored_at: i64) -> Finished {
-        // what an earlier job of this group puts there goes before it came
-        let removed: HashSet<Sequence> = finished.removed.iter().copied().collect();
-        self.change.insert.retain(|(first, _)| !removed.contains(first));
-        self.change.replace.retain(|(first, _)| !removed.contains(first));
-        self.change.remove.append(&mut finished.removed);
-        self.change.replace.append(&mut finished.rewritten);
-        // what waits again had its place in the store before
-        self.change.replace.extend(alone(&finished.kept, stored_at));
-        self.change.resolved.append(&mut finished.resolved);
-        self.change.fail.append(&mut finished.failed);
-        self.change.unfail.append(&mut finished.unfailed);
-        finished
-    }
-
-    fn is_empty(&self) -> bool {
-        self.taking.is_empty() && self.finishing.is_empty()
     }
 }
 
