@@ -6,8 +6,9 @@ use super::{
     lanes::Lanes,
     lines::{Line, Lines, Places},
     pace::Pace,
-    refusing::{Refusals, Refusing, Why},
+    refusing::Refusing,
     replay::{self, Kept, Message, Replay, WithProducer},
+    room::Room,
     writer::OnCommit,
 };
 use crate::{
@@ -23,10 +24,10 @@ use std::{
     future::ready,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant, SystemTime},
+    time::Duration,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -37,10 +38,6 @@ use tokio::{
 const READ: usize = 4 << 20;
 /// How often what the metrics and the readiness say is brought up to date.
 const LOOK: Duration = Duration::from_secs(1);
-/// The spool has room, for readiness, while it is filled by less than this, in percent.
-const NEARLY_FULL: u64 = 98;
-/// So long after its last fault a disk that could not be written is trusted again: whether it can be shows only then.
-const TRUST: Duration = Duration::from_secs(10);
 
 /// What the spool works with.
 pub struct Parts {
@@ -69,9 +66,7 @@ pub struct DiskSpool {
     replay: mpsc::UnboundedSender<Message>,
     settings: config::Spool,
     metrics: Arc<SpoolMetrics>,
-    /// A commit found no room on the disk, or a fault of it: not over before this.
-    disk_fault: Mutex<Option<Instant>>,
-    refusals: Refusals,
+    room: Room,
 }
 
 /// Why the spool cannot be used.
@@ -143,6 +138,7 @@ impl DiskSpool {
                 "kafka-inlet spool cannot reach this service while it runs"
             ),
         }
+        let room = Room::new(&store, &writer, &parts.settings, &parts.spool_metrics);
         let spool = Arc::new(Self {
             instance: parts.instance,
             store,
@@ -155,10 +151,9 @@ impl DiskSpool {
             replay: sender,
             settings: parts.settings,
             metrics: parts.spool_metrics,
-            disk_fault: Mutex::new(None),
-            refusals: Refusals::default(),
+            room,
         });
-        parts.readiness.set_spool_room(spool.has_room());
+        parts.readiness.set_spool_room(spool.room.is_left());
         supervisor.spawn("the watch over the spool", Arc::clone(&spool).watch(parts.readiness));
         Ok(spool)
     }
@@ -202,67 +197,9 @@ impl DiskSpool {
             self.metrics.set_failed(self.store.failed_records());
             self.metrics.set_held(self.lanes.all() as u64);
             self.metrics.set_receipts_bytes(self.store.receipt_bytes());
-            refusing.look(&self.refusals, |why| self.is_in_the_way(why));
-            readiness.set_spool_room(self.has_room());
+            self.room.look(&mut refusing);
+            readiness.set_spool_room(self.room.is_left());
         }
-    }
-
-    fn has_room(&self) -> bool {
-        ![Why::MaxBytes, Why::MaxAge, Why::Disk].into_iter().any(|why| self.is_in_the_way(why))
-    }
-
-    fn is_in_the_way(&self, why: Why) -> bool {
-        match why {
-            Why::MaxBytes => self.writer.bytes() >= self.settings.max_bytes / 100 * NEARLY_FULL,
-            Why::MaxAge => self.too_old().is_some(),
-            Why::Disk => self.is_disk_at_fault(),
-        }
-    }
-
-    /// The disk is at fault until then at least.
-    fn set_disk_fault(&self, until: Instant) {
-        *self.disk_fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
-    }
-
-    fn is_disk_at_fault(&self) -> bool {
-        let mut fault = self.disk_fault.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over =
-            |until: &Instant| *until <= Instant::now() && self.store.has_space() && self.store.is_open();
-        if fault.as_ref().is_some_and(is_over) {
-            *fault = None;
-        }
-        fault.is_some()
-    }
-
-    /// Why nothing more is stored, where the oldest record waits too long.
-    fn too_old(&self) -> Option<String> {
-        let (max_age, oldest) = (self.settings.max_age?, self.store.oldest_stored_at()?);
-        let age = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .ok()?
-            .saturating_sub(Duration::from_millis(u64::try_from(oldest).ok()?));
-        (age > max_age).then(|| {
-            format!(
-                "its oldest record waits for longer than SPOOL_MAX_AGE={}",
-                crate::produce::duration_text(max_age)
-            )
-        })
-    }
-
-    fn refused(&self, error: CommitError, records: u64) -> Error {
-        self.metrics.refused(records);
-        match &error {
-            CommitError::Full(super::Shortage::MaxBytes { .. }) => self.refusals.add(Why::MaxBytes),
-            CommitError::Full(super::Shortage::Disk) => {
-                self.refusals.add(Why::Disk);
-                self.set_disk_fault(Instant::now());
-            }
-            CommitError::Io(_) => {
-                self.refusals.add(Why::Disk);
-                self.set_disk_fault(Instant::now() + TRUST);
-            }
-        }
-        Error::SpoolFull { reason: error.to_string() }
     }
 
     #[cfg(test)]
@@ -368,15 +305,12 @@ impl Spool for DiskSpool {
         }
         Box::pin(async move {
             self.pace.wait(count, patience).await;
-            self.writer.store(encoded, places).await.map_err(|error| self.refused(error, count))
+            self.writer.store(encoded, places).await.map_err(|error| self.room.refused(&error, count))
         })
     }
 
     fn refusal(&self, records: usize) -> Option<Error> {
-        let reason = self.too_old()?;
-        self.refusals.add(Why::MaxAge);
-        self.metrics.refused(records as u64);
-        Some(Error::SpoolFull { reason })
+        self.room.refusal(records)
     }
 
     fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>> {
@@ -388,7 +322,7 @@ impl Spool for DiskSpool {
         self.tell(Message::Keep { kept, answer });
         Box::pin(async move {
             let ended = || Err(CommitError::Io("the service is stopping".into()));
-            answered.await.unwrap_or_else(|_| ended()).map_err(|error| self.refused(error, count))
+            answered.await.unwrap_or_else(|_| ended()).map_err(|error| self.room.refused(&error, count))
         })
     }
 

@@ -16,6 +16,7 @@ mod pace;
 mod refusing;
 mod replay;
 mod results;
+mod room;
 pub mod store;
 #[cfg(test)]
 mod tests;
