@@ -1,5 +1,6 @@
 //! What the spool promises, against a producer that is told what to do and a store on the disk.
 
+mod held;
 mod refused;
 
 use super::{disk::Parts, *};
@@ -256,62 +257,6 @@ async fn a_record_that_is_denied_keeps_its_place_in_line() {
 }
 
 #[tokio::test]
-async fn a_held_record_that_kafka_took_is_not_sent_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
-    let sequence = running.hold(&keyed("k", 1)).await;
-    running.store(&[keyed("k", 2), keyed("l", 3)]).await;
-    eventually("the other line goes on", async || running.sent() == ["3"]).await;
-    assert_eq!(running.state(sequence).await, ReceiptState::Pending);
-    running.spool.reported(sequence, &Ok(written(7)));
-    running.wait_until_empty().await;
-    assert_eq!(running.sent(), ["3", "2"]);
-    assert!(
-        matches!(running.state(sequence).await, ReceiptState::Written(receipt) if receipt.offset == Some(7))
-    );
-    assert!(running.is_free("k"));
-}
-
-/// A record that is held, and one behind it, once the held one's report has said `error`.
-async fn released_by(error: Error) {
-    let directory = tempfile::tempdir().unwrap();
-    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
-    let held = running.hold(&keyed("k", 1)).await;
-    let behind = running.store(&[keyed("k", 2)]).await;
-    running.spool.reported(held, &Err(error));
-    running.wait_until_empty().await;
-    assert_eq!(running.sent(), ["1", "2"]);
-    assert_eq!(running.declared(), [Some(held), Some(behind)]);
-    assert!(matches!(running.state(held).await, ReceiptState::Written(_)));
-    assert!(running.is_free("k"));
-}
-
-/// `RD_KAFKA_MSG_STATUS_NOT_PERSISTED`, which `kafka/error.rs` reads so.
-#[tokio::test]
-async fn a_held_record_that_kafka_did_not_take_is_sent_before_those_behind_it() {
-    released_by(Error::BrokerUnavailable { reason: "as a test".into() }).await;
-}
-
-/// `RD_KAFKA_MSG_STATUS_POSSIBLY_PERSISTED`.
-#[tokio::test]
-async fn a_held_record_that_kafka_may_have_taken_is_sent_as_a_declared_duplicate() {
-    released_by(Error::AcknowledgementLost { reason: "as a test".into() }).await;
-}
-
-#[tokio::test]
-async fn a_report_that_comes_before_the_disk_has_the_record_is_not_lost() {
-    let directory = tempfile::tempdir().unwrap();
-    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
-    let (record, sequence) = (keyed("k", 1), running.spool.next_sequences(1));
-    let keeping = running.spool.keep(&[Attempted { record: &record, sequence, is_held: true }]);
-    running.spool.reported(sequence, &Ok(written(3)));
-    keeping.await.unwrap();
-    running.wait_until_empty().await;
-    assert!(running.sent().is_empty());
-    assert!(running.is_free("k"));
-}
-
-#[tokio::test]
 async fn nothing_is_sent_by_a_new_client_before_the_old_one_has_reported() {
     let directory = tempfile::tempdir().unwrap();
     let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
@@ -356,74 +301,6 @@ async fn nothing_overtakes_a_record_that_is_sent_alone() {
     running.producer.report_held(&Ok(written(1)));
     running.wait_until_empty().await;
     assert_eq!(running.sent(), ["1", "1", "3", "2"]);
-}
-
-#[tokio::test]
-async fn a_record_that_is_refused_for_good_stays_as_failed_and_lets_others_pass() {
-    let directory = tempfile::tempdir().unwrap();
-    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
-    let large = Record { value: Some(vec![b'x'; 3000].into()), ..keyed("k", "") };
-    let sequence = running.store(&[large, keyed("k", 1)]).await;
-    running.wait_until_empty().await;
-    assert_eq!(running.sent(), ["1"]);
-    assert_eq!(running.spool.failed_records(), 1);
-    let state = running.state(sequence).await;
-    assert!(
-        matches!(&state, ReceiptState::Failed(failure) if failure.error == "record_too_large"),
-        "{state:?}"
-    );
-    assert!(running.is_free("k"));
-}
-
-#[tokio::test]
-async fn a_dead_letter_says_why_and_where_from() {
-    let directory = tempfile::tempdir().unwrap();
-    let producer = FakeProducer::with_topics(&["a", "a.dlq"]);
-    let topic = DeadLetterTopic::parse("{topic}.dlq").unwrap();
-    let running =
-        start_with(directory.path(), &producer, |settings| settings.dead_letter_topic = Some(topic));
-    let rejected = || Step::Fails(Error::Rejected { reason: "as a test".into() });
-    producer.then(rejected()).then(rejected()).then(Step::Written);
-    let sequence = running.store(&[keyed("k", 1)]).await;
-    running.wait_until_empty().await;
-    let sent = producer.sent();
-    let (letter, _) = sent.last().unwrap();
-    assert_eq!((letter.topic.as_str(), letter.key.as_deref()), ("a.dlq", Some(&b"k"[..])));
-    let header = |name: &str| {
-        let value =
-            letter.headers.iter().find(|header| header.name == name).and_then(|header| header.value.clone());
-        String::from_utf8(value.unwrap().to_vec()).unwrap()
-    };
-    assert_eq!(header("dead-letter-error"), "record_rejected");
-    assert_eq!(header("dead-letter-topic"), "a");
-    assert!(header("dead-letter-reason").contains("as a test"));
-    assert!(header("dead-letter-time").starts_with("20"));
-    assert_eq!(letter.receipt.as_ref().unwrap().id.sequence, sequence);
-    let place = DeadLetter { topic: letter.topic.clone(), partition: 0, offset: Some(2) };
-    let state = running.state(sequence).await;
-    assert!(
-        matches!(&state, ReceiptState::Failed(failure) if failure.dead_letter.as_ref() == Some(&place)),
-        "{state:?}"
-    );
-    assert_eq!(running.spool.failed_records(), 0);
-}
-
-#[tokio::test]
-async fn without_its_topic_a_dead_letter_is_a_failed_record() {
-    let directory = tempfile::tempdir().unwrap();
-    let producer = FakeProducer::with_topics(&["a"]);
-    let topic = DeadLetterTopic::parse("nowhere").unwrap();
-    let running =
-        start_with(directory.path(), &producer, |settings| settings.dead_letter_topic = Some(topic));
-    producer.then(Step::Fails(Error::KeyRequired(TopicName::parse("a").unwrap())));
-    let sequence = running.store(&[record("a")]).await;
-    running.wait_until_empty().await;
-    assert_eq!(running.spool.failed_records(), 1);
-    let state = running.state(sequence).await;
-    assert!(
-        matches!(&state, ReceiptState::Failed(failure) if failure.reason.contains("nowhere")),
-        "{state:?}"
-    );
 }
 
 #[tokio::test]

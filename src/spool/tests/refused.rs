@@ -122,3 +122,71 @@ async fn a_dead_letter_that_is_not_confirmed_ends_with_the_process_and_is_writte
     let state = running.state(sequence).await;
     assert!(matches!(&state, ReceiptState::Failed(failure) if failure.dead_letter.is_some()), "{state:?}");
 }
+
+#[tokio::test]
+async fn a_record_that_is_refused_for_good_stays_as_failed_and_lets_others_pass() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
+    let large = Record { value: Some(vec![b'x'; 3000].into()), ..keyed("k", "") };
+    let sequence = running.store(&[large, keyed("k", 1)]).await;
+    running.wait_until_empty().await;
+    assert_eq!(running.sent(), ["1"]);
+    assert_eq!(running.spool.failed_records(), 1);
+    let state = running.state(sequence).await;
+    assert!(
+        matches!(&state, ReceiptState::Failed(failure) if failure.error == "record_too_large"),
+        "{state:?}"
+    );
+    assert!(running.is_free("k"));
+}
+
+#[tokio::test]
+async fn a_dead_letter_says_why_and_where_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a", "a.dlq"]);
+    let topic = DeadLetterTopic::parse("{topic}.dlq").unwrap();
+    let running =
+        start_with(directory.path(), &producer, |settings| settings.dead_letter_topic = Some(topic));
+    let rejected = || Step::Fails(Error::Rejected { reason: "as a test".into() });
+    producer.then(rejected()).then(rejected()).then(Step::Written);
+    let sequence = running.store(&[keyed("k", 1)]).await;
+    running.wait_until_empty().await;
+    let sent = producer.sent();
+    let (letter, _) = sent.last().unwrap();
+    assert_eq!((letter.topic.as_str(), letter.key.as_deref()), ("a.dlq", Some(&b"k"[..])));
+    let header = |name: &str| {
+        let value =
+            letter.headers.iter().find(|header| header.name == name).and_then(|header| header.value.clone());
+        String::from_utf8(value.unwrap().to_vec()).unwrap()
+    };
+    assert_eq!(header("dead-letter-error"), "record_rejected");
+    assert_eq!(header("dead-letter-topic"), "a");
+    assert!(header("dead-letter-reason").contains("as a test"));
+    assert!(header("dead-letter-time").starts_with("20"));
+    assert_eq!(letter.receipt.as_ref().unwrap().id.sequence, sequence);
+    let place = DeadLetter { topic: letter.topic.clone(), partition: 0, offset: Some(2) };
+    let state = running.state(sequence).await;
+    assert!(
+        matches!(&state, ReceiptState::Failed(failure) if failure.dead_letter.as_ref() == Some(&place)),
+        "{state:?}"
+    );
+    assert_eq!(running.spool.failed_records(), 0);
+}
+
+#[tokio::test]
+async fn without_its_topic_a_dead_letter_is_a_failed_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let producer = FakeProducer::with_topics(&["a"]);
+    let topic = DeadLetterTopic::parse("nowhere").unwrap();
+    let running =
+        start_with(directory.path(), &producer, |settings| settings.dead_letter_topic = Some(topic));
+    producer.then(Step::Fails(Error::KeyRequired(TopicName::parse("a").unwrap())));
+    let sequence = running.store(&[record("a")]).await;
+    running.wait_until_empty().await;
+    assert_eq!(running.spool.failed_records(), 1);
+    let state = running.state(sequence).await;
+    assert!(
+        matches!(&state, ReceiptState::Failed(failure) if failure.reason.contains("nowhere")),
+        "{state:?}"
+    );
+}
