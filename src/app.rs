@@ -267,10 +267,8 @@ async fn close(spool: &DiskSpool) {
 async fn flush(producer: Arc<KafkaProducer>) {
     let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH_TIMEOUT)).await;
     match flushed {
-        Ok(Ok(())) => tracing::info!("every record has its delivery report; bye"),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "some records that nobody waits for have no delivery report; bye")
-        }
+        Ok(true) => tracing::info!("every record has its delivery report; bye"),
+        Ok(false) => tracing::warn!("some records that nobody waits for have no delivery report; bye"),
         Err(error) => tracing::error!(%error, "the producer could not be flushed"),
     }
 }

@@ -128,7 +128,7 @@ mod tests {
 
     fn with_operations(operations: Option<&[&str]>) -> Line {
         let operations = operations.map(|names| names.iter().map(|&name| name.to_owned()).collect());
-        lines(Ok(Described { partitions: 3, leaderless: vec![], operations })).remove(1)
+        lines(Ok(Described { partitions: 3, id: None, leaderless: vec![], operations })).remove(1)
     }
 
     #[test]
@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn partitions_without_a_leader_fail_by_number() {
-        let lines = lines(Ok(Described { partitions: 3, leaderless: vec![0, 2], operations: None }));
+        let lines =
+            lines(Ok(Described { partitions: 3, id: None, leaderless: vec![0, 2], operations: None }));
         assert_eq!(lines[0].verdict, Verdict::Fail);
         assert!(lines[0].finding.contains("2 of 3") && lines[0].finding.contains("0, 2"), "{}", lines[0]);
     }

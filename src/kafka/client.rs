@@ -13,6 +13,9 @@ const MESSAGE_MAX_BYTES: usize = 1_000_000_000;
 /// librdkafka's upper bound of `queue.buffering.max.kbytes`.
 const QUEUE_MAX_KBYTES: usize = 2_147_483_647;
 
+/// librdkafka's default of `batch.size`.
+const BATCH_SIZE: usize = 1_000_000;
+
 /// Why librdkafka would not work with the settings, in its own words, which name the property.
 #[derive(Debug, thiserror::Error)]
 #[error("librdkafka refuses the settings: {0}")]
@@ -83,8 +86,6 @@ pub fn producer(kafka: &Kafka, limits: &Limits) -> Result<ClientConfig, ConfigEr
         .set("acks", "all")
         .set("enable.idempotence", kafka.idempotence.to_string())
         .set("max.in.flight.requests.per.connection", if kafka.idempotence { "5" } else { "1" })
-        // Java's: plain "murmur2" would pin records without a key to one partition
-        .set("partitioner", "murmur2_random")
         .set("message.timeout.ms", message_timeout(kafka))
         .set("linger.ms", kafka.linger_ms.to_string())
         .set("compression.type", kafka.compression.as_str())
@@ -111,6 +112,16 @@ pub fn alone(producer: &ClientConfig) -> ClientConfig {
     let mut client = producer.clone();
     client.set("batch.num.messages", "1").set("linger.ms", "0").set("statistics.interval.ms", "0");
     client
+}
+
+/// Whether requests of the producer carry sequences.
+pub fn is_idempotent(producer: &ClientConfig) -> bool {
+    producer.get("enable.idempotence") == Some("true")
+}
+
+/// Bytes of a record batch, from which on the producer begins another one.
+pub fn batch_size(producer: &ClientConfig) -> usize {
+    producer.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(BATCH_SIZE)
 }
 
 /// Sets the operator's own properties.
@@ -220,7 +231,6 @@ mod tests {
         let expected = [
             ("acks", "all"),
             ("enable.idempotence", "true"),
-            ("partitioner", "murmur2_random"),
             ("message.timeout.ms", "8000"),
             ("allow.auto.create.topics", "false"),
             ("security.protocol", "plaintext"),

@@ -1,24 +1,22 @@
-//! The clients of this process: the shared producer, the one that sends records alone, their replacement after a
-//! fatal error, and the prober that asks whether Kafka answers.
+//! The clients of this process: the two senders, and the prober that asks whether Kafka answers.
 
 use super::{
     client,
     context::{BrokerKind, Context, Event, Observed},
-    metadata::AskCluster,
+    flusher::Flusher,
+    metadata::{AskCluster, Asked, Topics},
+    native::describe::describe_topics,
+    partitioner::Chooser,
     polled::{PolledProducer, StartError},
+    sender::{self, Sender},
 };
 use crate::{
-    config::{Kafka, Limits},
+    config::{Kafka, Limits, REPORT_MARGIN},
     lifecycle::supervisor::Alarm,
     produce::{Error, TopicName},
 };
-use arc_swap::ArcSwap;
 use rdkafka::{
-    ClientConfig,
-    error::KafkaError,
-    metadata::Metadata,
-    producer::{Producer, PurgeConfig},
-    types::RDKafkaErrorCode as Code,
+    ClientConfig, error::KafkaError, metadata::Metadata, producer::Producer, types::RDKafkaErrorCode as Code,
 };
 use std::{
     sync::{
@@ -28,7 +26,7 @@ use std::{
             Ordering::{AcqRel, Acquire},
         },
     },
-    thread,
+    thread::Thread,
     time::{Duration, Instant},
 };
 use tokio::{runtime::Handle, sync::mpsc};
@@ -41,163 +39,130 @@ const FIRST_PROBE_TIMEOUT: Duration = Duration::from_millis(2100);
 /// For a probe's second question: with the first and the pause between probes, well below the 5 s in which a
 /// lost broker must show.
 const SECOND_PROBE_TIMEOUT: Duration = Duration::from_millis(1200);
-/// How long a replaced producer may take to report on what it held.
-const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request may hold a replaced producer; an enqueue takes microseconds.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For what a topic's rights and id are: without an answer, what a record's refusal says is enough.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The name of the right to write, as librdkafka spells it (`rd_kafka_AclOperation_name`).
+const WRITE: &str = "WRITE";
 
 pub struct Cluster {
-    runtime: Handle,
     config: ClientConfig,
-    events: mpsc::Sender<Event>,
-    observed: Arc<Observed>,
-    alarm: Alarm,
-    broker: BrokerKind,
+    parts: sender::Parts,
     prober: PolledProducer,
-    shared: ArcSwap<PolledProducer>,
-    /// Shared producers so far.
+    shared: Arc<Sender>,
+    /// Shared clients that were lost.
     generation: AtomicU64,
     /// Made when a record must first be sent alone.
-    alone: Mutex<Option<Arc<PolledProducer>>>,
+    alone: Mutex<Option<Arc<Sender>>>,
+}
+
+/// What the cluster works with.
+pub struct Parts {
+    pub events: mpsc::Sender<Event>,
+    pub alarm: Alarm,
+    pub topics: Arc<Topics>,
+    pub flusher: Arc<Flusher>,
 }
 
 impl Cluster {
     /// Never waits for a broker.
-    pub fn start(
-        kafka: &Kafka,
-        limits: &Limits,
-        events: mpsc::Sender<Event>,
-        alarm: Alarm,
-    ) -> Result<Arc<Self>, StartError> {
+    pub fn start(kafka: &Kafka, limits: &Limits, parts: Parts) -> Result<Arc<Self>, StartError> {
         let config = client::producer(kafka, limits)?;
-        let broker = if kafka.embedded { BrokerKind::Mock } else { BrokerKind::Kafka };
-        let observed = Arc::new(Observed::default());
-        let start = |config| {
-            let context = Context::new(events.clone(), Arc::clone(&observed), broker);
-            PolledProducer::start(config, context, &alarm, &Handle::current()).map_err(|error| match error {
-                StartError::Settings(error) => StartError::Settings(error.explained(kafka)),
-                StartError::Thread(error) => StartError::Thread(error),
-            })
+        let batch_size = client::batch_size(&config);
+        let parts = sender::Parts {
+            runtime: Handle::current(),
+            events: parts.events,
+            observed: Arc::new(Observed::default()),
+            alarm: parts.alarm,
+            broker: if kafka.embedded { BrokerKind::Mock } else { BrokerKind::Kafka },
+            topics: parts.topics,
+            chooser: Arc::new(Chooser::new(kafka.partitioner, batch_size)),
+            flusher: parts.flusher,
+            patience: (!kafka.never_gives_up).then(|| kafka.delivery_timeout.saturating_sub(REPORT_MARGIN)),
         };
-        let shared = ArcSwap::from_pointee(start(&config)?);
-        let prober = start(&client::prober(kafka))?;
-        let alone = Mutex::default();
-        let runtime = Handle::current();
-        let generation = AtomicU64::new(1);
-        Ok(Arc::new(Self {
-            runtime,
-            config,
-            events,
-            observed,
-            alarm,
-            broker,
-            prober,
-            shared,
-            generation,
-            alone,
-        }))
+        let explained = |error| match error {
+            StartError::Settings(error) => StartError::Settings(error.explained(kafka)),
+            StartError::Thread(error) => StartError::Thread(error),
+        };
+        let context =
+            Context::new(parts.events.clone(), Arc::clone(&parts.observed), parts.broker, Arc::default());
+        let prober = PolledProducer::start(&client::prober(kafka), context, &parts.alarm, &parts.runtime)
+            .map_err(explained)?;
+        let shared = Sender::start(config.clone(), batch_size, parts.clone()).map_err(explained)?;
+        let (generation, alone) = (AtomicU64::new(0), Mutex::default());
+        Ok(Arc::new(Self { config, parts, prober, shared, generation, alone }))
     }
 
-    pub fn shared(&self) -> arc_swap::Guard<Arc<PolledProducer>> {
-        self.shared.load()
+    /// For records that share batches.
+    pub fn shared(&self) -> &Arc<Sender> {
+        &self.shared
     }
 
-    /// Changes when the shared producer is replaced.
+    /// Changes when a shared client is lost.
     pub fn generation(&self) -> u64 {
         self.generation.load(Acquire)
     }
 
-    /// The producer whose record batches hold one record each; a new one where it had a fatal error of its own.
-    pub fn alone(&self) -> Result<Arc<PolledProducer>, StartError> {
+    /// For records each of which has a batch of its own.
+    pub fn alone(&self) -> Result<Arc<Sender>, StartError> {
         let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(producer) = &*alone
-            && producer.client().fatal_error().is_none()
-        {
-            return Ok(Arc::clone(producer));
+        if let Some(sender) = &*alone {
+            return Ok(Arc::clone(sender));
         }
-        let fresh = Arc::new(self.start_producer(&client::alone(&self.config))?);
-        if let Some(lost) = alone.replace(Arc::clone(&fresh)) {
-            retire(lost);
-        }
-        Ok(fresh)
+        // its own, which nothing flushes: it has no linger
+        let parts = sender::Parts { flusher: Arc::default(), ..self.parts.clone() };
+        // a batch of one is as small as can be
+        let sender = Sender::start(client::alone(&self.config), 0, parts)?;
+        Ok(Arc::clone(alone.insert(sender)))
     }
 
-    fn start_producer(&self, config: &ClientConfig) -> Result<PolledProducer, StartError> {
-        let context = Context::new(self.events.clone(), Arc::clone(&self.observed), self.broker);
-        PolledProducer::start(config, context, &self.alarm, &self.runtime)
+    /// Both, as far as there are any.
+    pub fn senders(&self) -> impl Iterator<Item = Arc<Sender>> {
+        let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        [Some(Arc::clone(&self.shared)), alone].into_iter().flatten()
+    }
+
+    /// Wakes the thread when something cannot wait for the next probe.
+    pub fn set_link(&self, link: Thread) {
+        self.parts.observed.set_link(link);
     }
 
     /// Whether Kafka answers, by a real question about `topic`; the answer itself does not matter. The second
     /// question is for a broker that died since the last: another one may be there. A cluster that is too busy to
     /// answer questions but acknowledges records answers too.
     pub fn probe(&self, topic: &TopicName) -> Result<(), String> {
-        let acknowledged = self.observed.acknowledged();
+        let acknowledged = self.parts.observed.acknowledged();
         let ask = |timeout| fetch(&self.prober, topic, timeout);
         match ask(FIRST_PROBE_TIMEOUT).or_else(|_| ask(SECOND_PROBE_TIMEOUT)) {
             Ok(_) => {
-                self.observed.forget_error();
+                self.parts.observed.forget_error();
                 Ok(())
             }
-            Err(_) if self.observed.acknowledged() > acknowledged => Ok(()),
-            Err(error) => Err(self.observed.last_error().unwrap_or_else(|| no_answer(&error))),
+            Err(_) if self.parts.observed.acknowledged() > acknowledged => Ok(()),
+            Err(error) => Err(self.parts.observed.last_error().unwrap_or_else(|| no_answer(&error))),
         }
     }
 
-    /// Why the shared producer can never send again, if so.
-    pub fn fatal_error(&self) -> Option<String> {
-        let (code, reason) = self.shared().client().fatal_error()?;
-        Some(format!("fatal producer error {code:?}: {reason}"))
-    }
-
-    /// Puts a new producer in the place of one that had a fatal error. The old one's records get the outcome
-    /// that librdkafka knows of each.
-    pub fn rebuild(&self) -> Result<(), StartError> {
-        let fresh = Arc::new(self.start_producer(&self.config)?);
-        // before the swap: who sees the old number must not send to the new producer
-        self.generation.fetch_add(1, AcqRel);
-        retire(self.shared.swap(fresh));
-        let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner).take();
-        alone.into_iter().for_each(retire);
-        Ok(())
-    }
-
-    /// Has the shared producer send what it gathers, and for `time`, or until all of it is delivered, what comes.
-    pub fn send_gathered(&self, time: Duration) {
-        self.shared.load().flush_without_polling(time);
-    }
-
-    /// Waits until every record has its delivery report. Blocks.
-    pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + timeout;
-        let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.shared.load_full().flush(timeout)?;
-        match alone {
-            Some(alone) => alone.flush(deadline.saturating_duration_since(Instant::now())),
-            None => Ok(()),
+    /// Puts a new client in the place of one that is lost. Its records get the outcome that librdkafka knows of each.
+    pub fn replace_lost(&self, sender: &Sender) -> Result<(), StartError> {
+        if std::ptr::eq(sender, &*self.shared) {
+            // before the swap: who sees the old number must not send to the new client
+            self.generation.fetch_add(1, AcqRel);
         }
+        sender.replace(true)
+    }
+
+    /// Waits until every record has its delivery report, and returns false where some have none after the time-out.
+    /// Blocks.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
+        self.senders().fold(true, |flushed, sender| {
+            sender.flush(end.saturating_duration_since(Instant::now())) && flushed
+        })
     }
 }
 
 fn fetch(producer: &PolledProducer, topic: &TopicName, timeout: Duration) -> Result<Metadata, KafkaError> {
     producer.client().fetch_metadata(Some(topic.as_str()), timeout)
-}
-
-/// Purges and drops a producer on a thread of its own, since both block.
-fn retire(producer: Arc<PolledProducer>) {
-    let retired = thread::Builder::new().name("kafka-retire".into()).spawn(move || {
-        producer.purge(PurgeConfig::default().queue().inflight());
-        if let Err(error) = producer.flush(PURGE_TIMEOUT) {
-            tracing::warn!(%error, "the replaced producer has not reported on all of its records");
-        }
-        // requests may hold it for the moment of an enqueue; theirs must not be the last reference
-        let release = Instant::now() + RELEASE_TIMEOUT;
-        while Arc::strong_count(&producer) > 1 && Instant::now() < release {
-            thread::sleep(Duration::from_millis(10));
-        }
-    });
-    if let Err(error) = retired {
-        tracing::error!(%error, "no thread to purge the replaced producer on; it is purged in place");
-    }
 }
 
 fn no_answer(error: &KafkaError) -> String {
@@ -208,25 +173,39 @@ fn no_answer(error: &KafkaError) -> String {
 }
 
 impl AskCluster for Arc<Cluster> {
-    fn ask(&self, name: &TopicName) -> Result<i32, Error> {
-        let metadata = fetch(&self.shared.load_full(), name, ASK_TIMEOUT)
-            .map_err(|error| Error::BrokerUnavailable { reason: no_answer(&error) })?;
-        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name.as_str()) else {
+    fn ask(&self, name: &TopicName) -> Result<Asked, Error> {
+        self.shared.with_client(|client| ask(client, name))
+    }
+}
+
+fn ask(client: &PolledProducer, name: &TopicName) -> Result<Asked, Error> {
+    let metadata = fetch(client, name, ASK_TIMEOUT)
+        .map_err(|error| Error::BrokerUnavailable { reason: no_answer(&error) })?;
+    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name.as_str()) else {
+        return Err(Error::UnknownTopic(name.clone()));
+    };
+    let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
+    match topic.error().map(Code::from) {
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => {
             return Err(Error::UnknownTopic(name.clone()));
-        };
-        let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
-        match topic.error().map(Code::from) {
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => {
-                Err(Error::UnknownTopic(name.clone()))
-            }
-            Some(Code::TopicAuthorizationFailed) => Err(Error::Unauthorized(name.clone())),
-            // a topic that is being made, or whose leader moves: it exists
-            _ if partitions > 0 => Ok(partitions),
-            code => {
-                let reason =
-                    code.map_or_else(|| "it has no partitions yet".to_owned(), |code| code.to_string());
-                Err(Error::BrokerUnavailable { reason: format!("topic '{name}': {reason}") })
-            }
+        }
+        Some(Code::TopicAuthorizationFailed) => return Err(Error::Unauthorized(name.clone())),
+        // a topic that is being made, or whose leader moves: it exists
+        _ if partitions > 0 => {}
+        code => {
+            let reason = code.map_or_else(|| "it has no partitions yet".to_owned(), |code| code.to_string());
+            return Err(Error::BrokerUnavailable { reason: format!("topic '{name}': {reason}") });
         }
     }
+    let leaderless = topic.partitions().iter().filter(|partition| partition.leader() < 0);
+    let leaderless = leaderless.map(rdkafka::metadata::MetadataPartition::id).collect();
+    // of the broker that has just answered; one that does not describe topics, or not in time, leaves this unknown
+    let broker = metadata.orig_broker_id();
+    let described = describe_topics(client.client(), broker, std::slice::from_ref(name), DESCRIBE_TIMEOUT);
+    let described = described.ok().and_then(|mut topics| topics.pop()?.described.ok());
+    let operations = described.as_ref().and_then(|described| described.operations.as_ref());
+    if operations.is_some_and(|operations| !operations.iter().any(|operation| operation == WRITE)) {
+        return Err(Error::Unauthorized(name.clone()));
+    }
+    Ok(Asked { partitions, leaderless, id: described.and_then(|described| described.id) })
 }

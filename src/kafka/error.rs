@@ -19,7 +19,7 @@ pub struct Refusal {
 /// What the report means for the record.
 pub fn of_report(refusal: Refusal) -> Error {
     let Refusal { code, persistence, topic, partition, timestamp, reason } = refusal;
-    if persistence != Persistence::Not {
+    if persistence != Persistence::Not || !excludes_append(code) {
         return Error::AcknowledgementLost { reason };
     }
     match (code, topic) {
@@ -44,19 +44,50 @@ pub fn of_report(refusal: Refusal) -> Error {
     }
 }
 
+/// Whether a final answer with this code means that the broker has not appended the batch. librdkafka takes every code that
+/// it does not know for one that does, UNKNOWN_SERVER_ERROR among them, which a broker says that fails after its append.
+fn excludes_append(code: Code) -> bool {
+    // librdkafka's own, of which the status says enough
+    if (code as i32) < Code::Unknown as i32 {
+        return true;
+    }
+    match code {
+        // the request is refused before it is read (KafkaApis.handleProduceRequest)
+        Code::TopicAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::InvalidRequiredAcks
+        | Code::InvalidRequest
+        | Code::InvalidTopic
+        | Code::UnsupportedVersion
+        | Code::UnsupportedForMessageFormat
+        | Code::UnsupportedCompressionType => true,
+        // the batch is refused as it is checked (UnifiedLog.analyzeAndValidateRecords, LogValidator)
+        Code::InvalidMessage
+        | Code::InvalidMessageSize
+        | Code::MessageSizeTooLarge
+        | Code::MessageBatchTooLarge
+        | Code::InvalidRecord
+        | Code::InvalidTimestamp
+        | Code::PolicyViolation => true,
+        // its producer and sequence are (ProducerAppendInfo, ProducerStateManager)
+        Code::InvalidProducerEpoch | Code::UnknownProducerId => true,
+        // before the append, too few replicas (Partition.appendRecordsToLeader); no such partition here
+        Code::NotEnoughReplicas | Code::UnknownTopicOrPartition => true,
+        _ => false,
+    }
+}
+
 /// True where librdkafka knows that the topic or the partition does not exist.
 pub fn doubts_topic(code: Code) -> bool {
     matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition)
 }
 
 /// A record that librdkafka did not even queue.
-pub fn of_enqueue(code: Code, topic: &TopicName, partition: Option<i32>) -> Error {
+pub fn of_enqueue(code: Code, topic: &TopicName, partition: i32) -> Error {
     match code {
         Code::MessageSizeTooLarge => Error::BatchRefusedAsTooLarge,
         Code::UnknownTopic => Error::UnknownTopic(topic.clone()),
-        Code::UnknownPartition => {
-            Error::PartitionGone { topic: topic.clone(), partition: partition.unwrap_or(-1) }
-        }
+        Code::UnknownPartition => Error::PartitionGone { topic: topic.clone(), partition },
         Code::TopicAuthorizationFailed => Error::Unauthorized(topic.clone()),
         Code::QueueFull => Error::BrokerUnavailable { reason: "librdkafka's queue is full".into() },
         code => Error::BrokerUnavailable { reason: code.to_string() },
@@ -83,6 +114,13 @@ mod tests {
     }
 
     #[test]
+    fn a_code_that_a_broker_may_say_after_its_append_is_unknown() {
+        for code in [Code::Unknown, Code::StaleControllerEpoch, Code::KafkaStorageError] {
+            assert_eq!(report(code, Persistence::Not).outcome(), Outcome::Unknown, "{code:?}");
+        }
+    }
+
+    #[test]
     fn what_the_record_itself_is_refused_for_is_not_retriable() {
         for code in [
             Code::InvalidRecord,
@@ -97,7 +135,7 @@ mod tests {
     #[test]
     fn what_the_cluster_is_at_fault_for_is_retriable() {
         for code in
-            [Code::MessageTimedOut, Code::NotEnoughReplicas, Code::NotLeaderForPartition, Code::PurgeQueue]
+            [Code::MessageTimedOut, Code::NotEnoughReplicas, Code::PurgeQueue, Code::InvalidProducerEpoch]
         {
             assert!(report(code, Persistence::Not).is_retriable(), "{code:?}");
         }

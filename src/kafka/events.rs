@@ -11,8 +11,11 @@ pub async fn consume(mut events: mpsc::Receiver<Event>, metrics: Arc<Metrics>) {
     while let Some(event) = events.recv().await {
         match event {
             Event::Log { level, facility, text } => log(level, &facility, &text),
-            Event::Statistics(json) => match serde_json::from_slice::<Statistics>(&json) {
-                Ok(statistics) => metrics.set_producer_statistics(&summary(&statistics)),
+            Event::Statistics(json, epoch) => match serde_json::from_slice::<Statistics>(&json) {
+                Ok(statistics) => {
+                    metrics.set_producer_statistics(&summary(&statistics));
+                    statistics.eos.inspect(|eos| epoch.is_now(eos.producer_epoch));
+                }
                 // librdkafka cuts its statistics off at times (librdkafka#5390); the next ones will do
                 Err(error) => tracing::debug!(%error, "librdkafka's statistics are not readable"),
             },

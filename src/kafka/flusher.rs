@@ -9,7 +9,7 @@
 //! send it one by one, or spin, since an idempotent producer has one batch a partition under way. What both
 //! bring at which load is in `docs/PERFORMANCE.md`.
 
-use super::outlet::Outlet;
+use super::sender::Sender;
 use crate::{lifecycle::supervisor::Alarm, produce::Outgoing};
 use std::{
     fmt, io, mem,
@@ -84,10 +84,10 @@ impl Flusher {
     }
 
     /// Starts the thread that flushes, at most once a `linger` where there are more than a few records. It ends when
-    /// the outlet is dropped. Without a linger there is nothing to do.
+    /// the sender is dropped. Without a linger there is nothing to do.
     pub(super) fn start(
         self: &Arc<Self>,
-        outlet: Weak<Outlet>,
+        sender: Weak<Sender>,
         linger: Duration,
         alarm: &Alarm,
     ) -> io::Result<()> {
@@ -97,10 +97,10 @@ impl Flusher {
         let (flusher, watch) = (Arc::clone(self), alarm.watch("the kafka-flush thread"));
         let thread = thread::Builder::new().name("kafka-flush".into()).spawn(move || {
             let mut last = Instant::now();
-            while let Some(outlet) = outlet.upgrade() {
+            while let Some(sender) = sender.upgrade() {
                 let due = flusher.due.swap(0, AcqRel);
                 if due == 0 {
-                    drop(outlet);
+                    drop(sender);
                     thread::park_timeout(LOOK);
                     continue;
                 }
@@ -109,7 +109,7 @@ impl Flusher {
                     thread::sleep(linger.saturating_sub(last.elapsed()));
                 }
                 last = Instant::now();
-                flusher.flush(&outlet);
+                flusher.flush(&sender);
             }
             watch.finished();
         })?;
@@ -118,9 +118,9 @@ impl Flusher {
         Ok(())
     }
 
-    fn flush(&self, outlet: &Outlet) {
+    fn flush(&self, sender: &Sender) {
         self.flushing.store(true, Release);
-        outlet.cluster.send_gathered(FLUSH);
+        sender.with_client(|client| client.flush(FLUSH));
         let mut records = Vec::new();
         loop {
             {
@@ -132,7 +132,7 @@ impl Flusher {
                 }
                 mem::swap(&mut *waiting, &mut records);
             }
-            outlet.send(&outlet.cluster.shared(), records.drain(..));
+            sender.send(records.drain(..));
         }
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let flusher = flusher();
         let records = [record("t"), record("t")];
         let submission = Arc::new(Submission::to_one_topic(records.into_iter().collect()));
-        let admitted = (0..2).map(|record| Admitted { record, reserved: 0 });
+        let admitted = (0..2).map(|record| Admitted { record, partition: 0, reserved: 0 });
         let delivery = Delivery::new(&submission, admitted, Budget::new(0), Instant::now());
         let mut outgoing = delivery.outgoing(&submission);
         assert_eq!(flusher.defer(&mut outgoing), None);

@@ -1,7 +1,7 @@
 //! The link to Kafka: a probe every second while it is up, jittered backoff while it is down, for ever. It
 //! alone turns readiness, and it replaces a producer that had a fatal error.
 
-use super::{cluster::Cluster, metadata::Topics};
+use super::{cluster::Cluster, metadata::Topics, sender::Sender};
 use crate::{
     lifecycle::{readiness::Readiness, supervisor::Alarm},
     produce::{Error, TopicName},
@@ -11,9 +11,12 @@ use std::{
     io,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
     },
-    thread,
+    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
@@ -50,20 +53,33 @@ pub struct LinkSettings {
 pub type CreateTopics = Box<dyn FnMut() -> bool + Send>;
 
 /// Ends the link's thread when it is dropped.
-pub struct LinkHandle(#[expect(dead_code, reason = "its drop is its use")] Sender<()>);
+pub struct LinkHandle {
+    is_stopped: Arc<AtomicBool>,
+    thread: Thread,
+}
+
+impl Drop for LinkHandle {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, Release);
+        self.thread.unpark();
+    }
+}
 
 impl Link {
     pub fn start(self) -> io::Result<LinkHandle> {
-        let (handle, stop) = channel();
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let (stop, cluster) = (Arc::clone(&is_stopped), Arc::clone(&self.cluster));
         let watch = self.alarm.watch("the kafka-link thread");
-        thread::Builder::new().name("kafka-link".into()).spawn(move || {
+        let link = thread::Builder::new().name("kafka-link".into()).spawn(move || {
             self.run(&stop);
             watch.finished();
         })?;
-        Ok(LinkHandle(handle))
+        let thread = link.thread().clone();
+        cluster.set_link(thread.clone());
+        Ok(LinkHandle { is_stopped, thread })
     }
 
-    fn run(mut self, stop: &Receiver<()>) {
+    fn run(mut self, is_stopped: &AtomicBool) {
         let mut backoff = Backoff::new(self.settings.base_delay);
         let mut outage: Option<Outage> = None;
         let mut failures = 0;
@@ -100,22 +116,46 @@ impl Link {
                     backoff.next()
                 }
             };
-            if !matches!(stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
+            // sooner where a client cannot wait to be replaced
+            thread::park_timeout(pause);
+            if is_stopped.load(Acquire) {
                 return;
             }
         }
     }
 
     fn probe(&self) -> Result<(), String> {
-        if let Some(reason) = self.cluster.fatal_error() {
-            tracing::error!(reason, "the producer is lost and will be replaced");
-            self.cluster.rebuild().map_err(|error| format!("{reason}; no new producer: {error}"))?;
-            return Err(reason);
+        for sender in self.cluster.senders() {
+            self.see_to(&sender)?;
         }
         match self.settings.topics.first() {
             Some(topic) => self.cluster.probe(topic),
             None => Err("no topic is configured".into()),
         }
+    }
+
+    /// Replaces the sender's client where it can send no more, or not for much longer.
+    fn see_to(&self, sender: &Sender) -> Result<(), String> {
+        if let Some(reason) = sender.fatal_error() {
+            tracing::error!(reason, "the producer is lost and will be replaced");
+            self.cluster
+                .replace_lost(sender)
+                .map_err(|error| format!("{reason}; no new producer: {error}"))?;
+            return Err(reason);
+        }
+        if let Some((epoch, is_refused)) = sender.spent_epoch() {
+            let reason = if is_refused {
+                "brokers refuse the producer's epoch"
+            } else {
+                "half of the producer's epochs are used up"
+            };
+            tracing::warn!(epoch, "{reason}, by batches that were refused; another producer takes its place");
+            if is_refused {
+                self.readiness.link_down(reason);
+            }
+            sender.replace(false).map_err(|error| format!("{reason}; no new producer: {error}"))?;
+        }
+        Ok(())
     }
 
     fn up(&self, outage: Option<Outage>) {

@@ -3,7 +3,7 @@
 
 use crate::{
     lifecycle::supervisor::Alarm,
-    produce::{Error, Topic, TopicConfig, TopicName},
+    produce::{Error, Topic, TopicConfig, TopicId, TopicName},
 };
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::{SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -33,9 +33,19 @@ const IDLE: Duration = Duration::from_millis(250);
 
 pub type Answer = Result<Arc<Topic>, Error>;
 
-/// Asks the cluster for one topic's partition count. Blocks for its own time-out at most.
+/// What the cluster says of a topic that may be written to.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    pub partitions: i32,
+    /// Partitions that cannot be written to now.
+    pub leaderless: Vec<i32>,
+    /// None where the broker does not tell.
+    pub id: Option<TopicId>,
+}
+
+/// Asks the cluster for one topic. Blocks for its own time-outs at most.
 pub trait AskCluster: Send + Sync + 'static {
-    fn ask(&self, name: &TopicName) -> Result<i32, Error>;
+    fn ask(&self, name: &TopicName) -> Result<Asked, Error>;
 }
 
 /// The cache of topics and the queue of look-ups.
@@ -44,6 +54,7 @@ pub struct Topics {
     absent: RwLock<HashMap<TopicName, Absent>>,
     waiting: Mutex<HashMap<TopicName, Vec<oneshot::Sender<Answer>>>>,
     look_ups: SyncSender<TopicName>,
+    queue: Mutex<Option<Receiver<TopicName>>>,
     /// Told of every topic that the cluster has confirmed, so that its configuration is read.
     confirmed: tokio::sync::mpsc::Sender<TopicName>,
 }
@@ -60,21 +71,24 @@ struct Absent {
 }
 
 impl Topics {
-    /// Starts the look-up thread; it ends when the last handle is dropped.
-    pub fn start(
-        cluster: impl AskCluster,
-        alarm: &Alarm,
-        confirmed: tokio::sync::mpsc::Sender<TopicName>,
-    ) -> io::Result<Arc<Self>> {
+    /// Nothing is known, and nothing is asked before [`Topics::start`].
+    pub fn new(confirmed: tokio::sync::mpsc::Sender<TopicName>) -> Arc<Self> {
         let (look_ups, queue) = sync_channel(MAX_WAITING);
-        let topics = Arc::new(Self {
+        Arc::new(Self {
             present: RwLock::default(),
             absent: RwLock::default(),
             waiting: Mutex::default(),
             look_ups,
+            queue: Mutex::new(Some(queue)),
             confirmed,
-        });
-        let (weak, watch) = (Arc::downgrade(&topics), alarm.watch("the kafka-topics thread"));
+        })
+    }
+
+    /// Starts the look-up thread, once; it ends when the last handle is dropped.
+    pub fn start(self: &Arc<Self>, cluster: impl AskCluster, alarm: &Alarm) -> io::Result<()> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(queue) = queue else { return Ok(()) };
+        let (weak, watch) = (Arc::downgrade(self), alarm.watch("the kafka-topics thread"));
         thread::Builder::new().name("kafka-topics".into()).spawn(move || {
             let mut pace = Pace::new();
             loop {
@@ -89,7 +103,7 @@ impl Topics {
             }
             watch.finished();
         })?;
-        Ok(topics)
+        Ok(())
     }
 
     /// What is known without asking; see [`crate::produce::Producer::known_topic`].
@@ -130,6 +144,15 @@ impl Topics {
         write(&self.present).remove(name);
     }
 
+    /// Takes note of why a record was refused: what says that the topic cannot be written to is remembered for seconds, so
+    /// that others are answered without being sent.
+    pub fn is_refused(&self, name: &TopicName, error: &Error) {
+        if matches!(error, Error::Unauthorized(_)) {
+            // an error says nothing that the caller does not know
+            let _ = self.learn(name, Err(error.clone()));
+        }
+    }
+
     /// Sets what DescribeConfigs told about a topic.
     pub fn set_config(&self, name: &TopicName, config: TopicConfig) {
         if let Some(present) = write(&self.present).get_mut(name)
@@ -168,13 +191,13 @@ impl Topics {
     }
 
     /// Keeps what the cluster said. What it could not say changes nothing.
-    fn learn(&self, name: &TopicName, answer: Result<i32, Error>) -> Answer {
+    fn learn(&self, name: &TopicName, answer: Result<Asked, Error>) -> Answer {
         match answer {
-            Ok(partitions) => {
+            Ok(Asked { partitions, leaderless, id }) => {
                 let mut present = write(&self.present);
                 let config = present.get(name).and_then(|known| known.topic.config.clone());
                 let topic =
-                    Arc::new(Topic { name: name.clone(), partitions, learned: Instant::now(), config });
+                    Arc::new(Topic { leaderless, id, config, ..Topic::new(name.clone(), partitions) });
                 let entry = Present { asked: topic.learned, topic: Arc::clone(&topic), used: false.into() };
                 present.insert(name.clone(), entry);
                 drop(present);
@@ -263,23 +286,29 @@ mod tests {
 
     /// Answers what it is told to, after a moment, and counts.
     struct Script {
-        answer: Mutex<Result<i32, Error>>,
+        answer: Mutex<Result<Asked, Error>>,
         asked: AtomicU32,
     }
 
     impl AskCluster for Arc<Script> {
-        fn ask(&self, _: &TopicName) -> Result<i32, Error> {
+        fn ask(&self, _: &TopicName) -> Result<Asked, Error> {
             self.asked.fetch_add(1, Relaxed);
             thread::sleep(Duration::from_millis(20));
             self.answer.lock().unwrap().clone()
         }
     }
 
-    fn topics(answer: Result<i32, Error>) -> (Arc<Topics>, Arc<Script>, Supervisor) {
+    fn has(partitions: i32) -> Result<Asked, Error> {
+        Ok(Asked { partitions, ..Asked::default() })
+    }
+
+    fn topics(answer: Result<Asked, Error>) -> (Arc<Topics>, Arc<Script>, Supervisor) {
         let supervisor = Supervisor::new();
         let script = Arc::new(Script { answer: Mutex::new(answer), asked: AtomicU32::new(0) });
         let (confirmed, _) = tokio::sync::mpsc::channel(8);
-        (Topics::start(Arc::clone(&script), &supervisor.alarm(), confirmed).unwrap(), script, supervisor)
+        let topics = Topics::new(confirmed);
+        topics.start(Arc::clone(&script), &supervisor.alarm()).unwrap();
+        (topics, script, supervisor)
     }
 
     fn name(text: &str) -> TopicName {
@@ -288,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_ask_together_share_one_look_up() {
-        let (topics, script, _supervisor) = topics(Ok(3));
+        let (topics, script, _supervisor) = topics(has(3));
         let t = name("t");
         let (a, b, c) = tokio::join!(topics.look_up(&t), topics.look_up(&t), topics.look_up(&t));
         assert_eq!([a, b, c].map(|answer| answer.unwrap().partitions), [3; 3]);
@@ -304,13 +333,13 @@ mod tests {
         assert_eq!(topics.known(&t), Some(Err(Error::UnknownTopic(t.clone()))));
         tokio::time::sleep(ABSENT_FOR + Duration::from_millis(10)).await;
         assert_eq!(topics.known(&t), None);
-        *script.answer.lock().unwrap() = Ok(1);
+        *script.answer.lock().unwrap() = has(1);
         assert_eq!(topics.look_up(&t).await.unwrap().partitions, 1);
     }
 
     #[tokio::test]
     async fn an_unanswered_look_up_says_nothing_about_the_topic() {
-        let (topics, script, _supervisor) = topics(Ok(2));
+        let (topics, script, _supervisor) = topics(has(2));
         let t = name("t");
         topics.look_up(&t).await.unwrap();
         *script.answer.lock().unwrap() = Err(unanswered("down"));
@@ -320,7 +349,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_of_names_is_refused_rather_than_queued() {
-        let (topics, _script, _supervisor) = topics(Ok(1));
+        let (topics, _script, _supervisor) = topics(has(1));
         let names: Vec<_> = (0..200).map(|n| name(&format!("t{n}"))).collect();
         let refused = Mutex::new(0);
         let all = futures_util::future::join_all(names.iter().map(async |name| {
@@ -334,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_configuration_outlives_a_refresh() {
-        let (topics, _script, _supervisor) = topics(Ok(2));
+        let (topics, _script, _supervisor) = topics(has(2));
         let t = name("t");
         topics.look_up(&t).await.unwrap();
         let config = TopicConfig {

@@ -9,14 +9,15 @@ mod embedded;
 mod error;
 mod events;
 mod flusher;
+mod lane;
 mod link;
 mod metadata;
 pub mod native;
-mod outlet;
 // reached by the micro-benchmarks
 pub mod partitioner;
 mod polled;
 mod producer;
+mod sender;
 #[cfg(test)]
 mod tests;
 mod topic_config;

@@ -9,16 +9,11 @@ use crate::{
     lifecycle::supervisor::{Alarm, Watch},
     produce::TopicName,
 };
-use rdkafka::{
-    ClientConfig,
-    error::KafkaResult,
-    producer::{BaseProducer, Producer},
-};
+use rdkafka::{ClientConfig, producer::BaseProducer};
 use std::{
-    collections::HashMap,
     io,
     ops::Deref,
-    sync::{Arc, PoisonError, RwLock, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 use tokio::{runtime::Handle, sync::Notify, task::yield_now};
@@ -30,7 +25,6 @@ const EVENTS_A_TURN: usize = 16;
 /// A producer whose events are read until it is dropped. Dropping it purges its queue and blocks for up to a second:
 /// flush first, and drop it off the async threads.
 pub struct PolledProducer {
-    topics: RwLock<HashMap<TopicName, Arc<NativeTopic>>>,
     producer: Arc<BaseProducer<Context>>,
     events: Arc<EventQueue>,
 }
@@ -59,33 +53,18 @@ impl PolledProducer {
             .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let events = Arc::new(events);
         runtime.spawn(read_events(Arc::downgrade(&events), events.arrived(), alarm.watch(READING)));
-        Ok(Self { topics: RwLock::default(), events, producer })
+        Ok(Self { events, producer })
     }
 
-    /// What records are sent to the topic with; None where librdkafka refuses its name. Call it for topics that
-    /// exist only: each is kept until it is forgotten.
-    pub fn topic(&self, name: &TopicName) -> Option<Arc<NativeTopic>> {
-        if let Some(topic) = self.topics.read().unwrap_or_else(PoisonError::into_inner).get(name) {
-            return Some(Arc::clone(topic));
-        }
-        let topic = Arc::new(NativeTopic::new(Arc::clone(&self.producer), name.clone())?);
-        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
-        Some(Arc::clone(topics.entry(name.clone()).or_insert(topic)))
+    /// What records are sent to the topic with; None where librdkafka refuses its name. Call it for topics that exist
+    /// only: librdkafka keeps each for as long as the client lives.
+    pub fn topic(&self, name: &TopicName) -> Option<NativeTopic> {
+        NativeTopic::new(Arc::clone(&self.producer), name)
     }
 
-    /// Lets go of a topic that is not there any more.
-    pub fn forget_topic(&self, name: &TopicName) {
-        self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-    }
-
-    /// Has librdkafka send what it has, without its linger, and waits for the reports up to `timeout`.
-    pub fn flush_without_polling(&self, timeout: Duration) {
+    /// Has librdkafka send what it has, without its linger, and waits for the reports up to `timeout`. Blocks.
+    pub fn flush(&self, timeout: Duration) {
         self.events.flush(timeout);
-    }
-
-    /// Waits until every record has its delivery report. Blocks.
-    pub fn flush(&self, timeout: Duration) -> KafkaResult<()> {
-        self.producer.flush(timeout)
     }
 }
 

@@ -3,23 +3,22 @@
 use super::{
     admin::{Admin, Created},
     client,
-    cluster::Cluster,
+    cluster::{self, Cluster},
     events,
     flusher::Flusher,
     link::{CreateTopics, Link, LinkHandle, LinkSettings},
     metadata::Topics,
-    outlet::Outlet,
     polled::StartError,
     topic_config,
 };
 use crate::{
     config::Config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
-    produce::{Batching, Error, Outgoing, Producer, Topic, TopicLookup, TopicName},
+    produce::{Batching, Error, Outgoing, Producer, Record, Topic, TopicLookup, TopicName},
     telemetry::metrics::Metrics,
 };
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     thread,
     time::{Duration, Instant},
 };
@@ -32,6 +31,10 @@ const AUTO_CREATE_POLL: Duration = Duration::from_millis(250);
 /// How long a broker may take to make a topic; one that never does is set up not to.
 const AUTO_CREATE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often lanes are looked at, and how often those are forgotten that rest.
+const LANES_LOOK: Duration = Duration::from_millis(250);
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+
 /// Pause between two looks at whether records wait for the end of a flush.
 const FLUSHER_POLL: Duration = Duration::from_millis(1);
 
@@ -39,7 +42,6 @@ const FLUSHER_POLL: Duration = Duration::from_millis(1);
 pub struct KafkaProducer {
     pub(super) cluster: Arc<Cluster>,
     topics: Arc<Topics>,
-    outlet: Arc<Outlet>,
     flusher: Arc<Flusher>,
     readiness: Arc<Readiness>,
     auto_create_topics: bool,
@@ -58,9 +60,17 @@ impl KafkaProducer {
     ) -> Result<Arc<Self>, StartError> {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
-        let cluster = Cluster::start(&config.kafka, &config.limits, events, supervisor.alarm())?;
         let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
-        let topics = Topics::start(Arc::clone(&cluster), &supervisor.alarm(), confirmed)?;
+        let topics = Topics::new(confirmed);
+        let parts = cluster::Parts {
+            events,
+            alarm: supervisor.alarm(),
+            topics: Arc::clone(&topics),
+            flusher: Arc::clone(&flusher),
+        };
+        let cluster = Cluster::start(&config.kafka, &config.limits, parts)?;
+        topics.start(Arc::clone(&cluster), &supervisor.alarm())?;
+        supervisor.spawn("the look after lanes", look_after_lanes(Arc::downgrade(&cluster)));
         let admin = Arc::new(Admin::new(&client::admin(&config.kafka)));
         let read_configs = topic_config::read(Arc::clone(&admin), Arc::clone(&topics), to_describe);
         supervisor.spawn("the reading of topic configurations", read_configs);
@@ -77,17 +87,11 @@ impl KafkaProducer {
                 retries: config.kafka.connect_retries,
             },
         };
-        let outlet = Arc::new(Outlet {
-            cluster: Arc::clone(&cluster),
-            topics: Arc::clone(&topics),
-            partitioner: config.kafka.partitioner,
-        });
         let linger = Duration::from_secs_f64(config.kafka.linger_ms / 1000.0);
-        flusher.start(Arc::downgrade(&outlet), linger, &supervisor.alarm())?;
+        flusher.start(Arc::downgrade(cluster.shared()), linger, &supervisor.alarm())?;
         Ok(Arc::new(Self {
             cluster,
             topics,
-            outlet,
             flusher,
             readiness,
             auto_create_topics: config.kafka.allow_auto_create_topics,
@@ -95,13 +99,34 @@ impl KafkaProducer {
         }))
     }
 
-    /// Waits until every record has its delivery report. Blocks for up to `timeout`.
-    pub fn flush(&self, timeout: Duration) -> Result<(), rdkafka::error::KafkaError> {
+    /// Waits until every record has its delivery report, and returns false where some have none after the time-out.
+    /// Blocks.
+    pub fn flush(&self, timeout: Duration) -> bool {
         let end = Instant::now() + timeout;
         while self.flusher.is_flushing() && Instant::now() < end {
             thread::sleep(FLUSHER_POLL);
         }
         self.cluster.flush(end.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Sees to records that wait in lanes, and to lanes that rest.
+async fn look_after_lanes(cluster: Weak<Cluster>) {
+    let mut forgotten = Instant::now();
+    loop {
+        tokio::time::sleep(LANES_LOOK).await;
+        let Some(cluster) = cluster.upgrade() else { return };
+        let now = Instant::now();
+        let forgets = now.saturating_duration_since(forgotten) >= FORGET_EVERY;
+        for sender in cluster.senders() {
+            sender.look(now);
+            if forgets {
+                sender.forget_resting(now);
+            }
+        }
+        if forgets {
+            forgotten = now;
+        }
     }
 }
 
@@ -172,19 +197,22 @@ impl Producer for KafkaProducer {
         })
     }
 
+    fn partition(&self, record: &Record, topic: &Topic, now: Instant) -> i32 {
+        self.cluster.shared().partition(record, topic, now)
+    }
+
     fn enqueue(&self, records: &mut dyn Iterator<Item = Outgoing>, batching: Batching) {
         match batching {
             Batching::Shared => {
                 let deferred = self.flusher.defer(records);
-                let send = || self.outlet.send(&self.outlet.cluster.shared(), records);
+                let send = || self.cluster.shared().send(records);
                 self.flusher.enqueued(deferred.unwrap_or_else(send));
             }
-            Batching::Alone => match self.outlet.cluster.alone() {
-                Ok(producer) => drop(self.outlet.send(&producer, records)),
+            Batching::Alone => match self.cluster.alone() {
+                Ok(sender) => drop(sender.send(records)),
                 Err(error) => records.for_each(|outgoing| {
-                    let (_, ack) = outgoing.into_parts();
                     let reason = error.to_string();
-                    ack.report(Err(Error::BrokerUnavailable { reason }), Instant::now());
+                    outgoing.report(Err(Error::BrokerUnavailable { reason }), Instant::now());
                 }),
             },
         }

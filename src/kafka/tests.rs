@@ -75,12 +75,13 @@ impl Service {
     }
 
     fn lose_producer(&self) {
-        let producer = self.producer.cluster.shared();
         let code = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
-        // SAFETY: the client lives as long as the guard, and the text is a C string.
-        unsafe {
-            sys::rd_kafka_test_fatal_error(producer.client().native_ptr(), code, c"as a test".as_ptr())
-        };
+        self.producer.cluster.shared().with_client(|client| {
+            // SAFETY: the client is alive, and the text is a C string.
+            unsafe {
+                sys::rd_kafka_test_fatal_error(client.client().native_ptr(), code, c"as a test".as_ptr())
+            }
+        });
     }
 }
 
@@ -235,13 +236,14 @@ async fn a_record_that_librdkafka_does_not_take_comes_back_with_its_ack() {
     service.becomes_ready(true).await;
     service.send("{}").await.unwrap();
     let submission = Arc::new(Submission::to_one_topic([record()].into()));
-    let admitted = [Admitted { record: 0, reserved: 0 }];
+    let admitted = [Admitted { record: 0, partition: 7, reserved: 0 }];
     let delivery = Delivery::new(&submission, admitted, Budget::new(1000), Instant::now());
     let outgoing = delivery.outgoing(&submission).next().unwrap();
-    let producer = service.producer.cluster.shared();
-    let topic = producer.topic(&TopicName::parse(TOPIC).unwrap()).unwrap();
-    let (code, ack) = topic.send(Some(7), outgoing).err().unwrap();
+    let topic = TopicName::parse(TOPIC).unwrap();
+    let native = service.producer.cluster.shared().with_client(|client| client.topic(&topic)).unwrap();
+    let (code, outgoing) = native.send(outgoing, 0).err().unwrap();
     assert_eq!(code, RDKafkaErrorCode::UnknownPartition);
-    drop(ack);
+    assert_eq!(outgoing.partition(), 7);
+    drop(outgoing);
     delivery.resolved().await;
 }

@@ -6,7 +6,7 @@ use super::{
     submission::{Destinations, Found, Submission},
 };
 use crate::telemetry::metrics::SendStatus;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::{
     sync::{
         Arc, OnceLock,
@@ -41,9 +41,12 @@ impl Written {
 pub type Report = Result<Written, Error>;
 
 /// A record of a submission that passed every check.
+#[derive(Debug, Clone, Copy)]
 pub struct Admitted {
     /// Its index.
     pub record: usize,
+    /// Where it goes: see [`Producer::partition`](super::Producer::partition).
+    pub partition: i32,
     /// Bytes of the budget that are reserved for it.
     pub reserved: usize,
 }
@@ -75,6 +78,9 @@ pub type Listener = Box<dyn Fn(usize, &Report) + Send + Sync>;
 /// them is not sent.
 pub struct Outgoing {
     submission: Arc<Submission>,
+    /// The record's index in the submission.
+    index: usize,
+    partition: i32,
     ack: Ack,
 }
 
@@ -111,8 +117,10 @@ impl Delivery {
     /// What the producer takes, in the order of the records. To be called once, with the submission that this was
     /// made for: each record has one ack.
     pub fn outgoing<'a>(&'a self, submission: &'a Arc<Submission>) -> impl Iterator<Item = Outgoing> + 'a {
-        (0..self.shared.slots.len()).map(|slot| Outgoing {
+        (0..).zip(&self.shared.slots).map(|(slot, Slot { admitted, .. })| Outgoing {
             submission: Arc::clone(submission),
+            index: admitted.record,
+            partition: admitted.partition,
             ack: Ack { shared: Arc::clone(&self.shared), slot, reported: false },
         })
     }
@@ -139,23 +147,61 @@ impl Delivery {
 }
 
 impl Outgoing {
+    /// The same record once more, alone: one that was handed over and is certainly not in Kafka. The ack is its own.
+    pub fn again(record: Record, found: Found, partition: i32, ack: Ack) -> Self {
+        let submission = Submission::new(smallvec![record], smallvec![Ok(found)], Vec::new());
+        Self { submission: Arc::new(submission), index: 0, partition, ack }
+    }
+
     /// The record to send.
     pub fn record(&self) -> &Record {
-        &self.submission.records[self.ack.slot().admitted.record]
+        &self.submission.records[self.index]
     }
 
     /// The topic that it goes to. An error is a bug: such a record is not admitted.
     pub fn found(&self) -> Result<&Found, Error> {
-        self.ack.found()
+        self.submission.destinations.of(self.index)
     }
 
-    /// The records, to be kept until this one is sent, and the ack.
-    pub fn into_parts(self) -> (Arc<Submission>, Ack) {
-        (self.submission, self.ack)
+    /// The partition that it goes to.
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// When it was handed over by whoever waits for it.
+    pub fn enqueued(&self) -> Instant {
+        self.ack.enqueued()
+    }
+
+    /// What to report with, for whoever needs the record no longer.
+    pub fn into_ack(self) -> Ack {
+        self.ack
+    }
+
+    /// Gives the record its only report, which came at `now`.
+    pub fn report(self, report: Report, now: Instant) {
+        self.ack.report(report, now);
+    }
+
+    /// Takes the ack out while `send` has the record: given back by it, the two are together again.
+    pub fn send<E>(self, send: impl FnOnce(&Record, Ack) -> Result<(), (E, Ack)>) -> Result<(), (E, Self)> {
+        let Self { submission, index, partition, ack } = self;
+        send(&submission.records[index], ack)
+            .map_err(|(error, ack)| (error, Self { submission, index, partition, ack }))
     }
 }
 
 impl Ack {
+    /// When its record was handed over by whoever waits for it.
+    pub fn enqueued(&self) -> Instant {
+        self.shared.enqueued
+    }
+
+    /// The topic that its record goes to. An error is a bug: such a record is not admitted.
+    pub fn found(&self) -> Result<&Found, Error> {
+        self.shared.destinations.of(self.slot().admitted.record)
+    }
+
     /// Gives the record its only report, which came at `now`.
     pub fn report(mut self, report: Report, now: Instant) {
         self.resolve(report, now);
@@ -163,10 +209,6 @@ impl Ack {
 
     fn slot(&self) -> &Slot {
         &self.shared.slots[self.slot]
-    }
-
-    fn found(&self) -> Result<&Found, Error> {
-        self.shared.destinations.of(self.slot().admitted.record)
     }
 
     fn resolve(&mut self, report: Report, now: Instant) {
@@ -218,10 +260,10 @@ mod tests {
         let budget = Budget::new(1000);
         assert!(budget.reserve_records(10 * records, records));
         let all = (0..records).map(|_| record("t")).collect();
-        let admitted = (0..records).map(|record| Admitted { record, reserved: 10 });
+        let admitted = (0..records).map(|record| Admitted { record, partition: 0, reserved: 10 });
         let submission = Arc::new(Submission::to_one_topic(all));
         let delivery = Delivery::new(&submission, admitted, budget.clone(), Instant::now());
-        let acks = delivery.outgoing(&submission).map(|outgoing| outgoing.into_parts().1).collect();
+        let acks = delivery.outgoing(&submission).map(Outgoing::into_ack).collect();
         (delivery, acks, budget)
     }
 

@@ -30,6 +30,12 @@ pub fn record(topic: &str) -> Record {
     }
 }
 
+/// Where the producer of these tests sends the record: the sender's partition, or one of three by the key's first byte.
+pub fn partition(record: &Record) -> i32 {
+    let by_key = || record.key.as_ref()?.first().map(|first| i32::from(first % 3));
+    record.partition.or_else(by_key).unwrap_or(0)
+}
+
 /// What happens to the next record that is enqueued.
 pub enum Step {
     Written,
@@ -67,7 +73,7 @@ impl FakeProducer {
 
     pub fn add_topic(&self, name: &str, config: Option<TopicConfig>) {
         let name = TopicName::parse(name).unwrap();
-        let topic = Arc::new(Topic { name: name.clone(), partitions: 3, learned: Instant::now(), config });
+        let topic = Arc::new(Topic { config, ..Topic::new(name.clone(), 3) });
         self.topics.lock().unwrap().insert(name, topic);
     }
 
@@ -135,6 +141,10 @@ impl Producer for FakeProducer {
         Box::pin(self.look_up(name))
     }
 
+    fn partition(&self, record: &Record, _: &Topic, _: Instant) -> i32 {
+        partition(record)
+    }
+
     fn enqueue(&self, records: &mut dyn Iterator<Item = Outgoing>, batching: Batching) {
         records.for_each(|outgoing| self.play(batching, outgoing));
     }
@@ -144,8 +154,8 @@ impl FakeProducer {
     fn play(&self, batching: Batching, outgoing: Outgoing) {
         let offset = self.sent.lock().unwrap().len();
         self.sent.lock().unwrap().push((outgoing.record().clone(), batching));
-        let partition = outgoing.record().partition.unwrap_or(0);
-        let (_, ack) = outgoing.into_parts();
+        let partition = outgoing.partition();
+        let ack = outgoing.into_ack();
         let step = self.steps.lock().unwrap().pop_front();
         let again = || self.last_failure.lock().unwrap().clone().filter(|_| batching == Batching::Alone);
         match step.or_else(|| again().map(Step::Fails)).unwrap_or(Step::Written) {
@@ -211,7 +221,7 @@ impl Spool for FakeSpool {
         Sequence(self.sequence.fetch_add(count as u64, Relaxed))
     }
 
-    fn joins_line(&self, record: &Record, _: Option<&Topic>) -> bool {
+    fn joins_line(&self, record: &Record, _: i32) -> bool {
         record.key.as_ref().is_some_and(|key| self.waiting.lock().unwrap().contains(key))
     }
 

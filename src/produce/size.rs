@@ -8,19 +8,27 @@ pub const BATCH_OVERHEAD: usize = 61;
 /// Bytes of the version 2 record batch that holds this record alone, uncompressed: the measure that a broker
 /// compares with `max.message.bytes` (`org.apache.kafka.common.record.DefaultRecordBatch#sizeInBytes`).
 pub fn batch_size(record: &Record) -> usize {
+    BATCH_OVERHEAD + record_size(record, 0, 0)
+}
+
+/// Bytes of the record in a batch: `timestamp_delta` is from the first record's timestamp, in milliseconds, and
+/// `offset_delta` from its offset.
+pub fn record_size(record: &Record, timestamp_delta: i64, offset_delta: i64) -> usize {
     let mut headers = 0;
     let mut count = 0;
     record.for_each_header(|name, value| {
         count += 1;
         headers += varint(name.len() as i64) + name.len() + field(value.map(<[u8]>::len));
     });
-    // attributes (1), timestamp delta (0) and offset delta (0) are one byte each in a batch of one
-    let body = 3
+    // the attributes are one byte
+    let body = 1
+        + varint(timestamp_delta)
+        + varint(offset_delta)
         + field(record.key.as_ref().map(bytes::Bytes::len))
         + field(record.value.as_ref().map(bytes::Bytes::len))
         + varint(count)
         + headers;
-    BATCH_OVERHEAD + varint(body as i64) + body
+    varint(body as i64) + body
 }
 
 /// A length-prefixed field, whose null has the length −1.

@@ -1,7 +1,7 @@
 //! What the pipeline needs of the spool: the local disk, where records are that Kafka could not take in time. The
 //! adapter in `crate::spool` is the real one.
 
-use super::{Error, InstanceId, Receipt, ReceiptId, Record, Report, Sequence, Topic, TopicName};
+use super::{Error, InstanceId, Receipt, ReceiptId, Record, Report, Sequence, TopicName};
 use std::{future::Future, pin::Pin, time::Duration};
 
 /// What the disk says, in a while. Dropping it leaves what it was about as it is: under way.
@@ -12,6 +12,8 @@ pub type SpoolFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Attempted<'a> {
     pub record: &'a Record,
     pub sequence: Sequence,
+    /// Where it was sent to.
+    pub partition: i32,
     /// The producer still has it: its report will be told by [`Spool::reported`]. Else it had one that says no.
     pub is_held: bool,
 }
@@ -67,8 +69,8 @@ pub trait Spool: Send + Sync {
     fn next_sequences(&self, count: usize) -> Sequence;
 
     /// True where the record must not be sent before others that are stored: it has its place in the line then, and has
-    /// to be [stored](Spool::store). `topic` is None where nothing is known of it.
-    fn joins_line(&self, record: &Record, topic: Option<&Topic>) -> bool;
+    /// to be [stored](Spool::store). `partition` is where it would go.
+    fn joins_line(&self, record: &Record, partition: i32) -> bool;
 
     /// Gives the record its place in the line, to be stored whether or not others wait.
     fn join_line(&self, record: &Record);

@@ -22,6 +22,7 @@ pub struct Destinations {
 }
 
 /// A topic that can be written to, with its share of the metrics.
+#[derive(Clone)]
 pub struct Found {
     pub topic: Arc<Topic>,
     pub metrics: Arc<TopicMetrics>,
@@ -47,8 +48,8 @@ impl Submission {
         let name =
             records.first().map_or_else(|| TopicName::parse("t").unwrap(), |record| record.topic.clone());
         let metrics = crate::telemetry::metrics::Metrics::for_tests().topic(name.as_str());
-        let topic = Topic { name, partitions: 3, learned: std::time::Instant::now(), config: None };
-        Self::new(records, smallvec::smallvec![Ok(Found { topic: Arc::new(topic), metrics })], Vec::new())
+        let topic = Arc::new(Topic::new(name, 3));
+        Self::new(records, smallvec::smallvec![Ok(Found { topic, metrics })], Vec::new())
     }
 }
 

@@ -75,10 +75,26 @@ impl std::borrow::Borrow<str> for TopicName {
 pub struct Topic {
     pub name: TopicName,
     pub partitions: i32,
+    /// Partitions that could not be written to then, by number.
+    pub leaderless: Vec<i32>,
+    /// Kafka's own name for it (KIP-516), which is another one once the topic was deleted and made again. None where the
+    /// broker does not tell.
+    pub id: Option<TopicId>,
     /// When the cluster said so.
     pub learned: Instant,
     /// None until the broker has told, and for ever where it may not tell.
     pub config: Option<TopicConfig>,
+}
+
+/// A topic's UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicId(pub u128);
+
+impl Topic {
+    /// A topic that was just learned of, of which no more is known than its partitions.
+    pub fn new(name: TopicName, partitions: i32) -> Self {
+        Self { name, partitions, leaderless: Vec::new(), id: None, learned: Instant::now(), config: None }
+    }
 }
 
 /// The topic's settings that decide whether a record can be written at all.

@@ -16,7 +16,7 @@ use crate::{
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
     produce::{
         Attempted, DeadLetter, Error, Failure, InstanceId, Producer, ReceiptState, Record, Report, Sequence,
-        Spool, SpoolFuture, Topic,
+        Spool, SpoolFuture,
     },
     telemetry::{metrics::Metrics, spool_metrics::SpoolMetrics},
 };
@@ -62,7 +62,6 @@ pub struct DiskSpool {
     lines: Arc<Lines>,
     lanes: Arc<Lanes>,
     pace: Arc<Pace>,
-    producer: Arc<dyn Producer>,
     replay: mpsc::UnboundedSender<Message>,
     settings: config::Spool,
     metrics: Arc<SpoolMetrics>,
@@ -110,7 +109,7 @@ impl DiskSpool {
         let (lanes, pace) = (Arc::new(Lanes::default()), Arc::new(Pace::default()));
         let (replay, sender, messages) = Replay::new(replay::Parts {
             instance: parts.instance.clone(),
-            producer: Arc::clone(&parts.producer),
+            producer: parts.producer,
             store: Arc::clone(&store),
             writer: Arc::clone(&writer),
             lines: Arc::clone(&lines),
@@ -147,7 +146,6 @@ impl DiskSpool {
             lines,
             lanes,
             pace,
-            producer: parts.producer,
             replay: sender,
             settings: parts.settings,
             metrics: parts.spool_metrics,
@@ -273,12 +271,12 @@ impl Spool for DiskSpool {
         Sequence(self.sequences.fetch_add(count as u64, Relaxed))
     }
 
-    fn joins_line(&self, record: &Record, topic: Option<&Topic>) -> bool {
+    fn joins_line(&self, record: &Record, partition: i32) -> bool {
         let is_behind_others = || self.line(record).is_some_and(|line| self.lines.join_others(line));
         if !self.lines.are_empty() && is_behind_others() {
             return true;
         }
-        let is_stuck = topic.is_some_and(|topic| self.lanes.is_stuck(record, topic));
+        let is_stuck = self.lanes.is_stuck(&record.topic, partition);
         if is_stuck {
             self.join_line(record);
         }
@@ -357,12 +355,11 @@ impl Spool for DiskSpool {
 
 impl DiskSpool {
     fn kept(&self, attempted: &Attempted<'_>) -> Kept {
-        let Attempted { record, sequence, is_held } = *attempted;
+        let Attempted { record, sequence, partition, is_held } = *attempted;
         let line = self.line(record);
         line.inspect(|line| self.lines.join(*line));
         let with_producer = is_held.then(|| {
-            let topic = self.producer.known_topic(&record.topic).and_then(Result::ok);
-            let lane = topic.and_then(|topic| self.lanes.of(record, &topic));
+            let lane = self.lanes.of(&record.topic, partition);
             self.lanes.hold(lane);
             WithProducer { topic: record.topic.clone(), timestamp: record.timestamp, lane }
         });

@@ -10,7 +10,7 @@ use crate::{
     produce::{
         Attempted, Batching, DeadLetter, DeadLetterTopic, Error, InstanceId, ReceiptState, Record, Sequence,
         Spool, TopicName, Written,
-        fake::{FakeProducer, Step, record},
+        fake::{self, FakeProducer, Step, record},
     },
     telemetry::metrics::Metrics,
 };
@@ -126,7 +126,8 @@ impl Running {
     /// Stores a record that the producer has.
     async fn hold(&self, record: &Record) -> Sequence {
         let sequence = self.spool.next_sequences(1);
-        self.spool.keep(&[Attempted { record, sequence, is_held: true }]).await.unwrap();
+        let partition = fake::partition(record);
+        self.spool.keep(&[Attempted { record, sequence, partition, is_held: true }]).await.unwrap();
         sequence
     }
 
@@ -332,7 +333,7 @@ async fn a_line_is_free_again_where_its_record_could_not_be_stored() {
     assert_eq!(running.store_one(&record).await.unwrap_err().tag(), "spool_full");
     assert!(running.is_free("k"));
     let sequence = running.spool.next_sequences(1);
-    let attempted = [Attempted { record: &record, sequence, is_held: true }];
+    let attempted = [Attempted { record: &record, sequence, partition: 0, is_held: true }];
     assert_eq!(running.spool.keep(&attempted).await.unwrap_err().tag(), "spool_full");
     eventually("the line is free", async || running.is_free("k")).await;
 }

@@ -50,6 +50,7 @@ fn refusal(property: &str) -> Option<String> {
         "enable.idempotence" => use_instead("KAFKA_IDEMPOTENCE"),
         "message.timeout.ms" | "delivery.timeout.ms" => use_instead("KAFKA_DELIVERY_TIMEOUT_MS"),
         "partitioner" => use_instead("PARTITIONER"),
+        "sticky.partitioning.linger.ms" => fixed("the service chooses the partitions itself"),
         "bootstrap.servers" | "metadata.broker.list" => use_instead("KAFKA_BROKERS"),
         "client.id" => use_instead("KAFKA_CLIENT_ID"),
         "linger.ms" | "queue.buffering.max.ms" => use_instead("KAFKA_LINGER_MS"),

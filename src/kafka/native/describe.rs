@@ -1,7 +1,7 @@
 //! `DescribeTopics` with authorised operations (KIP-430), which rdkafka does not wrap.
 #![expect(unsafe_code, reason = "librdkafka's C functions; rdkafka has no wrapper for DescribeTopics")]
 
-use crate::produce::TopicName;
+use crate::produce::{TopicId, TopicName};
 use rdkafka::{
     ClientContext,
     bindings::{self, rd_kafka_AclOperation_t, rd_kafka_TopicDescription_t, rd_kafka_admin_op_t},
@@ -27,6 +27,8 @@ pub struct TopicDescription {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     pub partitions: usize,
+    /// None where the broker has no ids.
+    pub id: Option<TopicId>,
     /// Partitions that cannot be written to now, by number.
     pub leaderless: Vec<i32>,
     /// Kafka's names of what this client may do with the topic; None where the broker does not tell.
@@ -186,9 +188,28 @@ unsafe fn copy(description: *const rd_kafka_TopicDescription_t) -> TopicDescript
     };
     let leaderless = partitions.iter().filter(|(_, led)| !led).map(|(number, _)| *number).collect();
     // SAFETY: the description is alive.
-    let operations = unsafe { operations(description) };
-    let described = Described { partitions: partitions.len(), leaderless, operations };
+    let (operations, id) = unsafe { (operations(description), id(description)) };
+    let described = Described { partitions: partitions.len(), id, leaderless, operations };
     TopicDescription { name, described: Ok(described) }
+}
+
+/// # Safety
+/// `description` is alive during the call.
+unsafe fn id(description: *const rd_kafka_TopicDescription_t) -> Option<TopicId> {
+    // SAFETY: the id lives as long as the description.
+    let (most, least) = unsafe {
+        let id = bindings::rd_kafka_TopicDescription_topic_id(description);
+        if id.is_null() {
+            return None;
+        }
+        (
+            bindings::rd_kafka_Uuid_most_significant_bits(id),
+            bindings::rd_kafka_Uuid_least_significant_bits(id),
+        )
+    };
+    // zero is the broker's silence
+    (most != 0 || least != 0)
+        .then(|| TopicId(u128::from(most.cast_unsigned()) << 64 | u128::from(least.cast_unsigned())))
 }
 
 /// # Safety

@@ -2,8 +2,8 @@
 //! event for every report, and spins through the last millisecond of its time.
 #![expect(unsafe_code, reason = "rdkafka polls only in its own way")]
 
-use super::report::DeliveryReport;
-use crate::{kafka::context::Context, produce::Ack};
+use super::{report::DeliveryReport, topic::InFlight};
+use crate::kafka::context::Context;
 use rdkafka::{
     ClientContext, bindings as sys,
     error::KafkaError,
@@ -13,6 +13,7 @@ use rdkafka::{
 };
 use std::{
     ffi::{CStr, c_int, c_void},
+    iter,
     ptr::{self, NonNull},
     sync::Arc,
     time::{Duration, Instant},
@@ -70,9 +71,7 @@ impl EventQueue {
         let Some(event) = NonNull::new(event).map(Event) else { return false };
         let context = self.producer.context();
         match event.kind() {
-            sys::RD_KAFKA_EVENT_DR => {
-                event.for_each_report(|report, ack, now| context.delivered(report, ack, now))
-            }
+            sys::RD_KAFKA_EVENT_DR => context.delivered(event.reports(), Instant::now()),
             sys::RD_KAFKA_EVENT_STATS => context.stats_raw(event.statistics()),
             sys::RD_KAFKA_EVENT_ERROR => {
                 let (code, reason) = event.error();
@@ -116,16 +115,15 @@ impl Event {
         unsafe { sys::rd_kafka_event_type(self.0.as_ptr()) }
     }
 
-    /// Visits each report of a delivery event with the ack that its record was sent with, and with one time for all.
-    fn for_each_report(&self, mut visit: impl FnMut(DeliveryReport<'_>, Ack, Instant)) {
-        let now = Instant::now();
+    /// The reports of a delivery event, each with what its record was sent with. They are of one topic, and where there
+    /// was an answer, of one batch. To be taken once.
+    fn reports(&self) -> impl Iterator<Item = (DeliveryReport<'_>, InFlight)> {
         // SAFETY: the event is alive, and with it its messages. Each message is given out once, and its opaque is
-        // what `NativeTopic::send` made of a `Box<Ack>`: nothing else sends.
-        unsafe {
-            while let Some(message) = sys::rd_kafka_event_message_next(self.0.as_ptr()).as_ref() {
-                visit(DeliveryReport::new(message), *Box::<Ack>::from_ptr(message._private), now);
-            }
-        }
+        // what `NativeTopic::produce` made of a `Box<InFlight>`: nothing else sends.
+        iter::from_fn(|| unsafe {
+            let message = sys::rd_kafka_event_message_next(self.0.as_ptr()).as_ref()?;
+            Some((DeliveryReport::new(message), *Box::<InFlight>::from_ptr(message._private)))
+        })
     }
 
     fn statistics(&self) -> &[u8] {

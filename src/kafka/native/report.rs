@@ -2,8 +2,22 @@
 //! which rdkafka does not wrap.
 #![expect(unsafe_code, reason = "rdkafka has no safe access to rd_kafka_message_status and _produce_errstr")]
 
+use crate::produce::{AutomaticHeaders, Header, Record, TopicName};
+use bytes::Bytes;
 use rdkafka::{bindings as sys, message::BorrowedMessage, types::RDKafkaErrorCode};
-use std::{ffi::CStr, marker::PhantomData, ptr::NonNull};
+use std::{
+    ffi::CStr,
+    marker::PhantomData,
+    ptr::{self, NonNull},
+    slice,
+    sync::Arc,
+};
+
+/// `RD_KAFKA_OFFSET_INVALID`: what a record has for an offset before an answer to its own request has come.
+const NO_ANSWER: i64 = sys::RD_KAFKA_OFFSET_INVALID as i64;
+/// The offset in the answer to a batch that the broker has already (DUPLICATE_SEQUENCE_NUMBER). librdkafka counts on from
+/// it through the batch.
+const DUPLICATE: i64 = -1;
 
 /// The report on one record, part of a delivery event that lives for at least `'a`.
 #[derive(Clone, Copy)]
@@ -55,9 +69,65 @@ impl<'a> DeliveryReport<'a> {
         self.message().partition
     }
 
-    /// None where librdkafka does not know it, for which it has negative ones.
-    pub fn offset(&self) -> Option<i64> {
-        Some(self.message().offset).filter(|&offset| offset >= 0)
+    /// Bytes of the key and the value.
+    pub fn length(&self) -> usize {
+        self.message().len + self.message().key_len
+    }
+
+    /// Only meaningful where the record is acknowledged, by an answer to its own request.
+    pub fn offset(&self) -> i64 {
+        self.message().offset
+    }
+
+    /// librdkafka takes the record for written, for no other reason than that a later one is (`rd_kafka_dr_implicit_ack`).
+    pub fn is_implied(&self) -> bool {
+        self.failure().is_none() && self.offset() == NO_ANSWER
+    }
+
+    /// The broker has had the batch before, of which this is the first record: none of it has an offset.
+    pub fn begins_duplicate(&self) -> bool {
+        self.failure().is_none() && self.offset() == DUPLICATE
+    }
+
+    /// The record as it was sent, in memory of its own, to be sent again.
+    pub fn record(&self, topic: TopicName) -> Record {
+        let message = self.message();
+        // SAFETY: the bytes live as long as the message.
+        let (key, value) =
+            unsafe { (copy(message.key.cast(), message.key_len), copy(message.payload.cast(), message.len)) };
+        Record {
+            topic,
+            partition: None,
+            key,
+            value,
+            headers: self.headers(),
+            automatic: Arc::new(AutomaticHeaders::default()),
+            timestamp: self.timestamp().millis,
+            receipt: None,
+        }
+    }
+
+    fn headers(&self) -> Vec<Header> {
+        let mut list = ptr::null_mut();
+        // SAFETY: the message is alive, and the list is its own.
+        let found = unsafe { sys::rd_kafka_message_headers(self.message.as_ptr(), &raw mut list) };
+        if RDKafkaErrorCode::from(found) != RDKafkaErrorCode::NoError {
+            return Vec::new();
+        }
+        let header = |index| {
+            let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
+            // SAFETY: the list is alive; what it gives lives as long, and its names end with NUL.
+            unsafe {
+                let found =
+                    sys::rd_kafka_header_get_all(list, index, &raw mut name, &raw mut value, &raw mut length);
+                let is_there = RDKafkaErrorCode::from(found) == RDKafkaErrorCode::NoError;
+                is_there
+                    .then(|| text(name))
+                    .flatten()
+                    .map(|name| Header { name, value: copy(value.cast(), length) })
+            }
+        };
+        (0..).map_while(header).collect()
     }
 
     pub fn timestamp(&self) -> Timestamp {
@@ -85,10 +155,22 @@ impl<'a> DeliveryReport<'a> {
     }
 
     /// The name of the record's topic.
-    pub fn topic(&self) -> Option<String> {
-        // SAFETY: the message holds a reference to its topic, whose name lives as long.
-        unsafe { text(sys::rd_kafka_topic_name(self.message().rkt)) }
+    pub fn topic(&self) -> Option<&'a str> {
+        // SAFETY: the message holds a reference to its topic, whose name lives as long and ends with NUL.
+        unsafe {
+            let name = sys::rd_kafka_topic_name(self.message().rkt);
+            if name.is_null() { None } else { CStr::from_ptr(name).to_str().ok() }
+        }
     }
+}
+
+/// Bytes in memory of their own; null is Kafka's null.
+///
+/// # Safety
+/// `start` is null or the start of `length` bytes.
+unsafe fn copy(start: *const u8, length: usize) -> Option<Bytes> {
+    // SAFETY: by the contract.
+    (!start.is_null()).then(|| Bytes::copy_from_slice(unsafe { slice::from_raw_parts(start, length) }))
 }
 
 /// # Safety

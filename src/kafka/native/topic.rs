@@ -18,12 +18,17 @@ use std::{
     sync::Arc,
 };
 
-/// `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
-const UNASSIGNED: i32 = -1;
+/// What librdkafka keeps with a record and gives back with its report.
+pub struct InFlight {
+    pub ack: Ack,
+    /// Its place in the order of its [lane](crate::kafka::lane).
+    pub place: u32,
+    /// The sender of the record named the partition.
+    pub is_partition_named: bool,
+}
 
 /// One topic of one producer.
 pub struct NativeTopic {
-    name: TopicName,
     topic: NonNull<sys::rd_kafka_topic_t>,
     /// librdkafka's topics must not outlive its client.
     producer: Arc<BaseProducer<Context>>,
@@ -36,37 +41,41 @@ unsafe impl Sync for NativeTopic {}
 
 impl NativeTopic {
     /// None where librdkafka refuses the name. Waits for nothing.
-    pub fn new(producer: Arc<BaseProducer<Context>>, name: TopicName) -> Option<Self> {
+    pub fn new(producer: Arc<BaseProducer<Context>>, name: &TopicName) -> Option<Self> {
         let text = CString::new(name.as_str()).ok()?;
         // SAFETY: the client and the name are alive; librdkafka copies the name. The default settings are asked for.
         let topic = unsafe {
             sys::rd_kafka_topic_new(producer.client().native_ptr(), text.as_ptr(), ptr::null_mut())
         };
-        NonNull::new(topic).map(|topic| Self { name, topic, producer })
+        NonNull::new(topic).map(|topic| Self { topic, producer })
     }
 
-    /// Its name.
-    pub fn name(&self) -> &TopicName {
-        &self.name
+    /// Hands the record to librdkafka, which copies it, without waiting. It comes back here where librdkafka does not
+    /// take it.
+    pub fn send(&self, outgoing: Outgoing, place: u32) -> Result<(), (RDKafkaErrorCode, Outgoing)> {
+        let partition = outgoing.partition();
+        outgoing.send(|record, ack| {
+            let in_flight = InFlight { ack, place, is_partition_named: record.partition.is_some() };
+            self.produce(record, partition, in_flight).map_err(|(code, in_flight)| (code, in_flight.ack))
+        })
     }
 
-    /// Hands the record to librdkafka, which copies it, without waiting. The ack comes back with the delivery
-    /// report, or here where librdkafka does not take the record. A `partition` of None lets it choose.
-    pub fn send(&self, partition: Option<i32>, outgoing: Outgoing) -> Result<(), (RDKafkaErrorCode, Ack)> {
-        let record = outgoing.record();
+    fn produce(
+        &self,
+        record: &Record,
+        partition: i32,
+        in_flight: InFlight,
+    ) -> Result<(), (RDKafkaErrorCode, InFlight)> {
         let headers = Headers::of(record);
         let (value, key) = (bytes(record.value.as_deref()), bytes(record.key.as_deref()));
-        let timestamp = record.timestamp;
-        // held to the end of the function: the record's bytes are copied in it
-        let (_submission, ack) = outgoing.into_parts();
-        let opaque = Box::new(ack).into_ptr();
+        let opaque = Box::new(in_flight).into_ptr();
         let fields = [
             field(Type::RD_KAFKA_VTYPE_RKT, Value { rkt: self.topic.as_ptr() }),
-            field(Type::RD_KAFKA_VTYPE_PARTITION, Value { i32_: partition.unwrap_or(UNASSIGNED) }),
+            field(Type::RD_KAFKA_VTYPE_PARTITION, Value { i32_: partition }),
             field(Type::RD_KAFKA_VTYPE_MSGFLAGS, Value { i: sys::RD_KAFKA_MSG_F_COPY }),
             field(Type::RD_KAFKA_VTYPE_VALUE, value),
             field(Type::RD_KAFKA_VTYPE_KEY, key),
-            field(Type::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: timestamp }),
+            field(Type::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: record.timestamp }),
             field(Type::RD_KAFKA_VTYPE_OPAQUE, Value { ptr: opaque }),
             field(Type::RD_KAFKA_VTYPE_HEADERS, Value { headers: headers.0 }),
         ];
@@ -80,13 +89,13 @@ impl NativeTopic {
             return Ok(());
         }
         // SAFETY: the error is owned here and destroyed once, after its only use. A record that is not taken has
-        // no delivery report, so the ack is still ours.
-        let (code, ack) = unsafe {
+        // no delivery report, so the opaque is still ours.
+        let (code, in_flight) = unsafe {
             let code = sys::rd_kafka_error_code(error);
             sys::rd_kafka_error_destroy(error);
-            (code.into(), Box::<Ack>::from_ptr(opaque))
+            (code.into(), Box::<InFlight>::from_ptr(opaque))
         };
-        Err((code, *ack))
+        Err((code, *in_flight))
     }
 }
 

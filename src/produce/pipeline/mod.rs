@@ -146,19 +146,20 @@ impl Pipeline {
         for (index, record) in submission.records.iter().enumerate() {
             let checked = submission.destinations.of(index).and_then(|found| {
                 let reserved = check_record(record, &found.topic, self.limits(arrival))?;
-                Ok(Admitted { record: index, reserved })
+                let partition = self.producer.partition(record, &found.topic, now.into_std());
+                Ok(Admitted { record: index, partition, reserved })
             });
             verdicts.push(checked.map(|record| admitted.push(record)).err().map(Err));
         }
         self.reserve(&admitted)?;
         let delivery = self.send(&submission, admitted, Batching::Shared, now, deadline).await;
         let mut again = SmallVec::new();
-        for (&Admitted { record, reserved }, report) in delivery.reports() {
+        for (&sent, report) in delivery.reports() {
             let report = self.in_time(report);
             if report.as_ref().is_err_and(Error::may_be_a_neighbours) {
-                again.push(Admitted { record, reserved });
+                again.push(sent);
             } else {
-                verdicts[record] = Some(verdict(&submission.records[record], report));
+                verdicts[sent.record] = Some(verdict(&submission.records[sent.record], report));
             }
         }
         if !again.is_empty() {

@@ -96,10 +96,12 @@ impl DeadLetters {
         let limits = RecordLimits { max_record_bytes: self.max_record_bytes, now_ms: now_ms() };
         let reserved = check_record(&letter, &topic, limits)?;
         self.budget.reserve_records(reserved, 1);
+        let now = Instant::now();
+        let partition = self.producer.partition(&letter, &topic, now);
         let found = Found { topic, metrics: self.metrics.topic(name.as_str()) };
         let submission = Arc::new(Submission::new(smallvec![letter], smallvec![Ok(found)], Vec::new()));
-        let admitted = [Admitted { record: 0, reserved }];
-        let delivery = Delivery::new(&submission, admitted, Arc::clone(&self.budget), Instant::now());
+        let admitted = [Admitted { record: 0, partition, reserved }];
+        let delivery = Delivery::new(&submission, admitted, Arc::clone(&self.budget), now);
         // alone: it was refused once, and must not harm others
         self.producer.enqueue(&mut delivery.outgoing(&submission), Batching::Alone);
         drop(submission);

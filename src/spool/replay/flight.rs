@@ -15,13 +15,13 @@ use std::{
 /// that has a record for it stays open, with the results of all its others.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
-/// Bytes under way, by partition. Records that may go to any partition are together.
+/// Bytes under way, by partition.
 pub struct Flight {
     limit: usize,
     records: usize,
     bytes: usize,
-    lanes: HashMap<Option<Lane>, InLane>,
-    stuck: HashSet<Option<Lane>>,
+    lanes: HashMap<Lane, InLane>,
+    stuck: HashSet<Lane>,
 }
 
 struct InLane {
@@ -55,7 +55,7 @@ impl Flight {
         self.bytes >= self.limit
     }
 
-    pub fn room(&mut self, lane: Option<Lane>, now: Instant) -> Room {
+    pub fn room(&mut self, lane: Lane, now: Instant) -> Room {
         let left = self.limit.saturating_sub(self.bytes);
         match self.lanes.get(&lane) {
             Some(in_lane) if now.saturating_duration_since(in_lane.moved) > STUCK_AFTER => {
@@ -68,7 +68,7 @@ impl Flight {
     }
 
     /// Whether no report has come for too long, as of the last look.
-    pub fn is_stuck(&self, lane: Option<Lane>) -> bool {
+    pub fn is_stuck(&self, lane: Lane) -> bool {
         self.stuck.contains(&lane)
     }
 
@@ -100,16 +100,14 @@ impl Flight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        produce::{Topic, TopicName, fake::record},
-        spool::lanes::Lanes,
-    };
+    use crate::{produce::TopicName, spool::lanes::Lanes};
+    use std::sync::LazyLock;
 
     fn sent(partition: i32, reserved: usize) -> Sent {
+        static LANES: LazyLock<Lanes> = LazyLock::new(Lanes::default);
         let topic = TopicName::parse("t").unwrap();
-        let to = crate::produce::Record { partition: Some(partition), ..record("t") };
-        let known = Topic { name: topic.clone(), partitions: 3, learned: Instant::now(), config: None };
-        Sent { topic, timestamp: 0, line: None, lane: Lanes::default().of(&to, &known), reserved }
+        let lane = LANES.of(&topic, partition);
+        Sent { topic, timestamp: 0, line: None, partition, lane, reserved }
     }
 
     #[test]

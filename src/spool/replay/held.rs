@@ -25,7 +25,7 @@ pub struct WithProducer {
     pub topic: TopicName,
     /// The record's, in milliseconds since the Unix epoch.
     pub timestamp: i64,
-    pub lane: Option<Lane>,
+    pub lane: Lane,
 }
 
 /// What is remembered of a kept record until the disk has it and the producer has it no longer.

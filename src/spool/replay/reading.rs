@@ -204,7 +204,7 @@ impl Replay {
                 let is_stopped = match &waiting.obstacle {
                     Some(Obstacle::Topic(topic)) => self.troubles.way(topic) == Way::Blocked,
                     Some(Obstacle::Lane(lane)) => {
-                        self.flight.is_stuck(*lane) || lane.is_some_and(|lane| self.parts.lanes.is_held(lane))
+                        self.flight.is_stuck(*lane) || self.parts.lanes.is_held(*lane)
                     }
                     None => false,
                 };
@@ -251,7 +251,7 @@ impl Replay {
                             self.troubles.tries(&sent.topic, sequence);
                         }
                         let group = if batching == Batching::Alone { &mut alone } else { &mut shared };
-                        group.push((sequence, record, sent.reserved));
+                        group.push((sequence, record, sent.partition, sent.reserved));
                         if batching == Batching::Alone {
                             // it goes by another client: what comes after it waits for its report
                             sent.line.inspect(|line| self.passed_over.lines.insert(*line));
@@ -305,7 +305,8 @@ impl Replay {
                 match &last {
                     Some((_, Some(topic), way)) if *way == Way::Free || !trials.contains(&record.topic) => {
                         let is_trial = *way == Way::AsTrial;
-                        let lane = self.parts.lanes.of(record, topic);
+                        let partition = self.parts.producer.partition(record, topic, now);
+                        let lane = self.parts.lanes.of(&topic.name, partition);
                         match self.room(lane, now) {
                             Room::Busy => return Err(Busy),
                             Room::Stuck => pass_over(Some(Obstacle::Lane(lane))),
@@ -318,7 +319,7 @@ impl Replay {
                                         trials.insert(&record.topic);
                                     }
                                     let (topic, timestamp) = (record.topic.clone(), record.timestamp);
-                                    let sent = Sent { topic, timestamp, line, lane, reserved };
+                                    let sent = Sent { topic, timestamp, line, partition, lane, reserved };
                                     Decision::Send { sent, batching, is_trial }
                                 }
                             },
@@ -335,22 +336,22 @@ impl Replay {
         Ok(decisions)
     }
 
-    fn room(&mut self, lane: Option<Lane>, now: Instant) -> Room {
-        if lane.is_some_and(|lane| self.parts.lanes.is_held(lane)) {
+    fn room(&mut self, lane: Lane, now: Instant) -> Room {
+        if self.parts.lanes.is_held(lane) {
             return Room::Stuck;
         }
         self.flight.room(lane, now)
     }
 
-    fn enqueue(&mut self, records: Vec<(Sequence, Record, usize)>, batching: Batching, now: Instant) {
+    fn enqueue(&mut self, records: Vec<(Sequence, Record, i32, usize)>, batching: Batching, now: Instant) {
         if records.is_empty() {
             return;
         }
         let (mut sequences, mut admitted) = (Vec::new(), Vec::new());
         let mut sent = Records::with_capacity(records.len());
-        for (place, (sequence, record, reserved)) in records.into_iter().enumerate() {
+        for (place, (sequence, record, partition, reserved)) in records.into_iter().enumerate() {
             sequences.push(sequence);
-            admitted.push(Admitted { record: place, reserved });
+            admitted.push(Admitted { record: place, partition, reserved });
             sent.push(record);
         }
         let (asked, topic_of) = distinct_topics(&sent);

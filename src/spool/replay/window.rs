@@ -35,7 +35,7 @@ pub enum Obstacle {
     /// Its topic is in trouble.
     Topic(TopicName),
     /// Its partition is stuck.
-    Lane(Option<Lane>),
+    Lane(Lane),
 }
 
 /// What a report is put together with.
@@ -45,7 +45,8 @@ pub struct Sent {
     /// The record's, in milliseconds since the Unix epoch.
     pub timestamp: i64,
     pub line: Option<Line>,
-    pub lane: Option<Lane>,
+    pub partition: i32,
+    pub lane: Lane,
     pub reserved: usize,
 }
 

@@ -50,7 +50,7 @@ async fn a_report_that_comes_before_the_disk_has_the_record_is_not_lost() {
     let directory = tempfile::tempdir().unwrap();
     let running = start(directory.path(), &FakeProducer::with_topics(&["a"]));
     let (record, sequence) = (keyed("k", 1), running.spool.next_sequences(1));
-    let keeping = running.spool.keep(&[Attempted { record: &record, sequence, is_held: true }]);
+    let keeping = running.spool.keep(&[Attempted { record: &record, sequence, partition: 0, is_held: true }]);
     running.spool.reported(sequence, &Ok(written(3)));
     keeping.await.unwrap();
     running.wait_until_empty().await;

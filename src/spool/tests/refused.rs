@@ -164,7 +164,8 @@ async fn a_dead_letter_says_why_and_where_from() {
     assert!(header("dead-letter-reason").contains("as a test"));
     assert!(header("dead-letter-time").starts_with("20"));
     assert_eq!(letter.receipt.as_ref().unwrap().id.sequence, sequence);
-    let place = DeadLetter { topic: letter.topic.clone(), partition: 0, offset: Some(2) };
+    let place =
+        DeadLetter { topic: letter.topic.clone(), partition: fake::partition(letter), offset: Some(2) };
     let state = running.state(sequence).await;
     assert!(
         matches!(&state, ReceiptState::Failed(failure) if failure.dead_letter.as_ref() == Some(&place)),

@@ -42,7 +42,7 @@ struct Ways {
 
 /// An attempted record that has to be stored.
 struct Kept {
-    record: usize,
+    sent: Admitted,
     /// Why, where it has a report; None while the producer has it.
     failure: Option<Error>,
 }
@@ -93,6 +93,7 @@ fn not_asked() -> Error {
 impl Request<'_> {
     fn choose_ways(&mut self, arrival: Arrival, attempts: bool) -> Ways {
         let limits = self.pipeline.limits(arrival);
+        let now = Instant::now().into_std();
         let mut ways = Ways::default();
         for (index, record) in self.submission.records.iter().enumerate() {
             let found = self.submission.destinations.of(index);
@@ -102,16 +103,18 @@ impl Request<'_> {
                 Err(error) if is_for_spool(error) => check_size(record, limits.max_record_bytes),
                 Err(error) => Err(error.clone()),
             };
-            let topic = found.as_ref().ok().map(|found| &*found.topic);
-            match checked {
-                Err(error) => self.verdicts[index] = Some(Err(error)),
-                Ok(reserved) if attempts && topic.is_some() && !self.spool.joins_line(record, topic) => {
-                    ways.attempted.push(Admitted { record: index, reserved });
-                }
-                Ok(_) => {
-                    if !attempts || topic.is_none() {
-                        self.spool.join_line(record);
+            match (checked, found) {
+                (Err(error), _) => self.verdicts[index] = Some(Err(error)),
+                (Ok(reserved), Ok(found)) if attempts => {
+                    let partition = self.pipeline.producer.partition(record, &found.topic, now);
+                    if self.spool.joins_line(record, partition) {
+                        ways.stored.push(index);
+                    } else {
+                        ways.attempted.push(Admitted { record: index, partition, reserved });
                     }
+                }
+                (Ok(_), _) => {
+                    self.spool.join_line(record);
                     ways.stored.push(index);
                 }
             }
@@ -177,40 +180,41 @@ impl Request<'_> {
     async fn settle(&mut self, delivery: Delivery) {
         let mut kept = Vec::new();
         let mut again = SmallVec::new();
-        for (&Admitted { record, reserved }, report) in delivery.reports() {
+        for (&sent, report) in delivery.reports() {
             match report {
-                Some(Err(error)) if error.may_be_a_neighbours() => again.push(Admitted { record, reserved }),
-                report => kept.extend(self.judge(record, report)),
+                Some(Err(error)) if error.may_be_a_neighbours() => again.push(sent),
+                report => kept.extend(self.judge(sent, report)),
             }
         }
         let mut deliveries = vec![delivery];
         if !again.is_empty() {
             if let Err(error) = self.pipeline.reserve(&again) {
                 let failure = Some(error);
-                kept.extend(again.iter().map(|sent| Kept { record: sent.record, failure: failure.clone() }));
+                kept.extend(again.iter().map(|&sent| Kept { sent, failure: failure.clone() }));
             } else {
                 let delivery = self.enqueue(again, Batching::Alone);
                 self.await_reports(&delivery).await;
-                for (&Admitted { record, .. }, report) in delivery.reports() {
-                    kept.extend(self.judge(record, report));
+                for (&sent, report) in delivery.reports() {
+                    kept.extend(self.judge(sent, report));
                 }
                 deliveries.push(delivery);
             }
         }
         self.refuse_not_written(&mut kept);
         if !kept.is_empty() {
-            kept.sort_unstable_by_key(|kept| kept.record);
+            kept.sort_unstable_by_key(|kept| kept.sent.record);
             self.keep(deliveries, kept).await;
         }
     }
 
     /// A verdict, or a reason to store the record.
-    fn judge(&mut self, record: usize, report: Option<&Report>) -> Option<Kept> {
+    fn judge(&mut self, sent: Admitted, report: Option<&Report>) -> Option<Kept> {
         match report {
-            None => Some(Kept { record, failure: None }),
-            Some(Err(error)) if is_for_spool(error) => Some(Kept { record, failure: Some(error.clone()) }),
+            None => Some(Kept { sent, failure: None }),
+            Some(Err(error)) if is_for_spool(error) => Some(Kept { sent, failure: Some(error.clone()) }),
             Some(report) => {
-                self.verdicts[record] = Some(verdict(&self.submission.records[record], report.clone()));
+                let record = &self.submission.records[sent.record];
+                self.verdicts[sent.record] = Some(verdict(record, report.clone()));
                 None
             }
         }
@@ -225,7 +229,7 @@ impl Request<'_> {
             && let Some(error) = self.spool.refusal(not_written)
         {
             for refused in kept.extract_if(.., |kept| kept.is_not_written()) {
-                self.verdicts[refused.record] = Some(Err(error.clone()));
+                self.verdicts[refused.sent.record] = Some(Err(error.clone()));
             }
         }
     }
@@ -236,8 +240,9 @@ impl Request<'_> {
         let attempted: Vec<_> = kept
             .iter()
             .map(|kept| Attempted {
-                record: &self.submission.records[kept.record],
-                sequence: self.sequence(kept.record),
+                record: &self.submission.records[kept.sent.record],
+                sequence: self.sequence(kept.sent.record),
+                partition: kept.sent.partition,
                 is_held: kept.failure.is_none(),
             })
             .collect();
@@ -252,7 +257,7 @@ impl Request<'_> {
         let reports = deliveries.iter().flat_map(Delivery::reports);
         let reports: HashMap<_, _> = reports.map(|(sent, report)| (sent.record, report)).collect();
         let mut written = Vec::new();
-        for Kept { record, .. } in kept.iter().filter(|kept| kept.failure.is_none()) {
+        for Kept { sent: Admitted { record, .. }, .. } in kept.iter().filter(|kept| kept.failure.is_none()) {
             // one that came after the time was up
             if let Some(Some(report)) = reports.get(record) {
                 self.spool.reported(self.sequence(*record), report);
@@ -260,7 +265,7 @@ impl Request<'_> {
             }
         }
         let in_spool = keeping.await;
-        for Kept { record, failure } in kept {
+        for Kept { sent: Admitted { record, .. }, failure } in kept {
             let verdict = match (&in_spool, failure) {
                 (Ok(()), _) => Ok(self.accepted(record, self.sequence(record))),
                 (Err(full), Some(failure)) if failure.outcome() == full.outcome() => Err(full.clone()),

@@ -206,11 +206,12 @@ async fn a_report_that_comes_while_the_record_is_stored_is_the_answer() {
     assert!(request.pipeline.records.reserve_records(10, 1));
     let submission = Arc::clone(&request.submission);
     let budget = Arc::clone(&request.pipeline.records);
-    let admitted = [Admitted { record: 0, reserved: 10 }];
-    let delivery = Delivery::new(&submission, admitted, budget, std::time::Instant::now());
-    let (_, ack) = delivery.outgoing(&submission).next().unwrap().into_parts();
-    let kept = Kept { record: 0, failure: None };
-    ack.report(Ok(Written { partition: 1, offset: Some(7), append_time: None }), std::time::Instant::now());
+    let sent = Admitted { record: 0, partition: 1, reserved: 10 };
+    let delivery = Delivery::new(&submission, [sent], budget, std::time::Instant::now());
+    let outgoing = delivery.outgoing(&submission).next().unwrap();
+    let kept = Kept { sent, failure: None };
+    outgoing
+        .report(Ok(Written { partition: 1, offset: Some(7), append_time: None }), std::time::Instant::now());
     request.keep(vec![delivery], vec![kept]).await;
     assert_eq!(told(&[request.verdicts.remove(0).unwrap()]), ["written"]);
     assert_eq!(durable.spool.reported.lock().unwrap().len(), 1);

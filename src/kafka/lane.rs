@@ -1,0 +1,447 @@
+//! One partition as one sender writes to it: which records may be handed to librdkafka now, and which have to wait.
+//!
+//! **The introduction.** A broker that does not know a producer id takes a batch of it at any sequence (KAFKA-15591). With
+//! two requests under way, of which the first is refused before its append and the second is taken, librdkafka 2.12
+//! believes that the first is in Kafka too (`rd_kafka_dr_implicit_ack`). So a client sends one record alone to a partition
+//! that may not know it, and waits for its acknowledgement. From then on the broker refuses a gap.
+//!
+//! **The lot.** A topic may take smaller batches than librdkafka makes. Of such a topic no more is with librdkafka than fits
+//! one batch: a batch that is refused costs an epoch of the producer, and holds up every partition of the client.
+//!
+//! **The move.** When another client takes the place of one, a partition goes to it once nothing of it is with the old one.
+//! What comes back from there goes first.
+
+use crate::produce::{BATCH_OVERHEAD, Outgoing, Topic, TopicId, record_size};
+use std::{
+    collections::VecDeque,
+    mem,
+    time::{Duration, Instant},
+};
+
+/// Brokers forget a producer id that rests (`producer.id.expiration.ms`, a day by default).
+const REST: Duration = Duration::from_secs(3600);
+/// A partition from which no report comes for so long takes nothing.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
+
+/// The largest batch of the topic in bytes, where librdkafka's own limit, `batch_size`, is not below it.
+pub fn lot_limit(topic: &Topic, batch_size: usize) -> Option<usize> {
+    let limit = topic.config.as_ref()?.max_message_bytes;
+    (limit < batch_size).then_some(limit)
+}
+
+/// What a lane is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// The number of the client that records are to go to. None while there is none that can send.
+    pub client: Option<u64>,
+    /// False where records carry no sequences.
+    pub introduces: bool,
+    /// librdkafka's `batch.size`.
+    pub batch_size: usize,
+    /// A smaller limit that the topic turned out to have.
+    pub learned_limit: Option<usize>,
+}
+
+/// The state of one partition.
+pub struct Lane {
+    /// In order.
+    waiting: VecDeque<Outgoing>,
+    /// Certainly not written by a client that was replaced, each with its place in the order.
+    returned: Vec<(u32, Outgoing)>,
+    /// The client that has, or had, what is under way.
+    client: u64,
+    /// Records that the client has.
+    under_way: usize,
+    /// The place in the order of the next one, since nothing was under way.
+    next: u32,
+    introduction: Introduction,
+    lot: Lot,
+    /// When a report last came, or the first record left.
+    moved: Instant,
+    /// A record of the replaced client was lost or may be in Kafka: what came after it must not overtake it.
+    is_broken: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Introduction {
+    Needed,
+    /// One record is under way, alone.
+    UnderWay(Option<TopicId>),
+    Done(Option<TopicId>),
+}
+
+/// What is under way of a topic that takes small batches.
+#[derive(Default)]
+struct Lot {
+    bytes: usize,
+    count: i64,
+    first_timestamp: i64,
+}
+
+/// Reports on records of one partition that came together.
+#[derive(Default)]
+pub struct Landing {
+    pub count: usize,
+    /// At least one says no, or does not know.
+    pub has_failure: bool,
+    /// The client was replaced, and a record that it had is lost or may be in Kafka.
+    pub breaks: bool,
+    /// Certainly not written by a client that was replaced, with their places in the order.
+    pub returned: Vec<(u32, Outgoing)>,
+}
+
+impl Lane {
+    /// Nothing was ever sent.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            returned: Vec::new(),
+            client: 0,
+            under_way: 0,
+            next: 0,
+            introduction: Introduction::Needed,
+            lot: Lot::default(),
+            moved: now,
+            is_broken: false,
+        }
+    }
+
+    /// Puts a record behind all others.
+    pub fn wait(&mut self, outgoing: Outgoing) {
+        self.waiting.push_back(outgoing);
+    }
+
+    /// Records that are not with a client.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len() + self.returned.len()
+    }
+
+    /// The next record that may leave now, with its place in the order; it counts as under way from here on.
+    pub fn leave(&mut self, rules: Rules, now: Instant) -> Option<(u32, Outgoing)> {
+        let front = self.waiting.front()?;
+        let client = rules.client?;
+        if self.under_way == 0 {
+            self.next = 0;
+            self.lot = Lot::default();
+            if self.client != client || now.saturating_duration_since(self.moved) > REST {
+                self.introduction = Introduction::Needed;
+            }
+            self.client = client;
+            self.moved = now;
+        } else if self.client != client {
+            return None;
+        }
+        if let Ok(found) = front.found() {
+            if rules.introduces && self.introduction != Introduction::Done(found.topic.id) {
+                if self.under_way > 0 {
+                    return None;
+                }
+                self.introduction = Introduction::UnderWay(found.topic.id);
+            }
+            let limit =
+                lot_limit(&found.topic, rules.batch_size).into_iter().chain(rules.learned_limit).min();
+            if let Some(limit) = limit
+                && !self.lot.takes(front, limit, self.under_way)
+            {
+                return None;
+            }
+        }
+        let outgoing = self.waiting.pop_front()?;
+        let place = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.under_way += 1;
+        Some((place, outgoing))
+    }
+
+    /// The client did not take the record that was the last to leave.
+    pub fn stays(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+        if matches!(self.introduction, Introduction::UnderWay(_)) {
+            self.introduction = Introduction::Needed;
+        }
+    }
+
+    /// Takes note of reports. What it gives back was never sent and must not be sent now, since it would overtake a record
+    /// before it whose outcome is open.
+    pub fn land(&mut self, landing: Landing, now: Instant) -> Vec<Outgoing> {
+        self.under_way = self.under_way.saturating_sub(landing.count);
+        self.moved = now;
+        if landing.has_failure || !landing.returned.is_empty() {
+            self.introduction = Introduction::Needed;
+        } else if let Introduction::UnderWay(topic) = self.introduction {
+            self.introduction = Introduction::Done(topic);
+        }
+        self.is_broken |= landing.breaks;
+        self.returned.extend(landing.returned);
+        if self.under_way > 0 {
+            return Vec::new();
+        }
+        // reports on what was purged come in no order
+        self.returned.sort_unstable_by_key(|(place, _)| *place);
+        let returned = mem::take(&mut self.returned).into_iter().map(|(_, outgoing)| outgoing);
+        if mem::take(&mut self.is_broken) {
+            return returned.chain(self.waiting.drain(..)).collect();
+        }
+        for outgoing in returned.rev() {
+            self.waiting.push_front(outgoing);
+        }
+        Vec::new()
+    }
+
+    /// Takes out all that waits.
+    pub fn give_up(&mut self) -> Vec<Outgoing> {
+        self.waiting.drain(..).collect()
+    }
+
+    /// Takes out what has waited for longer than `patience`.
+    pub fn expire(&mut self, patience: Duration, now: Instant) -> Vec<Outgoing> {
+        let is_late = |outgoing: &Outgoing| now.saturating_duration_since(outgoing.enqueued()) >= patience;
+        if !self.waiting.iter().any(is_late) {
+            return Vec::new();
+        }
+        let (late, waiting) = mem::take(&mut self.waiting).into_iter().partition(is_late);
+        self.waiting = waiting;
+        Vec::from(late)
+    }
+
+    /// Whether records are under way and nothing has been heard of them for too long.
+    pub fn is_stuck(&self, now: Instant) -> bool {
+        self.under_way > 0 && now.saturating_duration_since(self.moved) > STUCK_AFTER
+    }
+
+    /// Whether nothing would be forgotten with it.
+    pub fn rests(&self, now: Instant) -> bool {
+        self.under_way == 0 && self.waiting() == 0 && now.saturating_duration_since(self.moved) > REST
+    }
+}
+
+impl Lot {
+    /// Whether the record fits beside what is `under_way`; it counts from here on.
+    fn takes(&mut self, outgoing: &Outgoing, limit: usize, under_way: usize) -> bool {
+        let record = outgoing.record();
+        if under_way == 0 {
+            *self = Self { bytes: BATCH_OVERHEAD, count: 0, first_timestamp: record.timestamp };
+        }
+        let size = record_size(record, record.timestamp.saturating_sub(self.first_timestamp), self.count);
+        // one that fits no batch is librdkafka's and the broker's to refuse
+        let fits = under_way == 0 || self.bytes + size <= limit;
+        if fits {
+            self.bytes += size;
+            self.count += 1;
+        }
+        fits
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::{
+        produce::{
+            Admitted, Budget, Delivery, Found, Record, Submission, TopicConfig, TopicName, fake::record,
+        },
+        telemetry::metrics::Metrics,
+    };
+    use bytes::Bytes;
+    use smallvec::smallvec;
+    use std::sync::Arc;
+
+    /// The settings of a topic that takes no larger batches.
+    pub fn takes_batches_of(max_message_bytes: usize) -> TopicConfig {
+        TopicConfig {
+            max_message_bytes,
+            compacted: false,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: i64::MAX,
+        }
+    }
+
+    fn topic() -> Topic {
+        Topic::new(TopicName::parse("t").unwrap(), 1)
+    }
+
+    /// Records with the numbers as values, each handed over at `now`.
+    fn outgoing(topic: &Topic, numbers: std::ops::Range<u32>, now: Instant) -> Vec<Outgoing> {
+        let value = |number: u32| Some(Bytes::from(number.to_string()));
+        let records = numbers.map(|number| Record { value: value(number), ..record("t") });
+        let found = Found {
+            topic: Arc::new(topic.clone()),
+            metrics: Metrics::for_tests().topic(topic.name.as_str()),
+        };
+        let submission = Arc::new(Submission::new(records.collect(), smallvec![Ok(found)], Vec::new()));
+        let admitted =
+            (0..submission.records.len()).map(|record| Admitted { record, partition: 0, reserved: 0 });
+        let delivery = Delivery::new(&submission, admitted, Budget::new(0), now);
+        delivery.outgoing(&submission).collect()
+    }
+
+    fn number(outgoing: &Outgoing) -> u32 {
+        std::str::from_utf8(outgoing.record().value.as_ref().unwrap()).unwrap().parse().unwrap()
+    }
+
+    const RULES: Rules =
+        Rules { client: Some(1), introduces: true, batch_size: 1_000_000, learned_limit: None };
+
+    /// What leaves now, by number.
+    fn leaves(lane: &mut Lane, rules: Rules, now: Instant) -> Vec<(u32, Outgoing)> {
+        std::iter::from_fn(|| lane.leave(rules, now)).collect()
+    }
+
+    fn numbers(left: &[(u32, Outgoing)]) -> Vec<u32> {
+        left.iter().map(|(_, outgoing)| number(outgoing)).collect()
+    }
+
+    fn with(topic: &Topic, numbers: std::ops::Range<u32>) -> (Lane, Instant) {
+        let now = Instant::now();
+        let mut lane = Lane::new(now);
+        outgoing(topic, numbers, now).into_iter().for_each(|outgoing| lane.wait(outgoing));
+        (lane, now)
+    }
+
+    fn acknowledged(count: usize) -> Landing {
+        Landing { count, ..Landing::default() }
+    }
+
+    fn failed(count: usize) -> Landing {
+        Landing { has_failure: true, ..acknowledged(count) }
+    }
+
+    /// A lane whose partition knows the client, with the numbers waiting.
+    fn introduced(topic: &Topic, numbers: std::ops::Range<u32>) -> (Lane, Instant) {
+        let (mut lane, now) = with(topic, 1000..1001);
+        assert_eq!(leaves(&mut lane, RULES, now).len(), 1);
+        assert!(lane.land(acknowledged(1), now).is_empty());
+        outgoing(topic, numbers, now).into_iter().for_each(|outgoing| lane.wait(outgoing));
+        (lane, now)
+    }
+
+    #[test]
+    fn one_record_goes_alone_until_it_is_acknowledged_and_then_all() {
+        let (mut lane, now) = with(&topic(), 0..4);
+        assert_eq!(numbers(&leaves(&mut lane, RULES, now)), [0]);
+        assert_eq!(lane.waiting(), 3);
+        lane.land(acknowledged(1), now);
+        assert_eq!(numbers(&leaves(&mut lane, RULES, now)), [1, 2, 3]);
+    }
+
+    #[test]
+    fn after_a_refusal_all_under_way_is_waited_for_and_one_goes_alone_again() {
+        let (mut lane, now) = introduced(&topic(), 0..3);
+        assert_eq!(leaves(&mut lane, RULES, now).len(), 3);
+        outgoing(&topic(), 3..6, now).into_iter().for_each(|outgoing| lane.wait(outgoing));
+        lane.land(failed(1), now);
+        assert!(leaves(&mut lane, RULES, now).is_empty());
+        lane.land(acknowledged(2), now);
+        assert_eq!(numbers(&leaves(&mut lane, RULES, now)), [3]);
+        lane.land(failed(1), now);
+        assert_eq!(numbers(&leaves(&mut lane, RULES, now)), [4]);
+        lane.land(acknowledged(1), now);
+        assert_eq!(numbers(&leaves(&mut lane, RULES, now)), [5]);
+    }
+
+    #[test]
+    fn a_rest_another_client_or_another_topic_of_the_name_asks_for_an_introduction() {
+        let again = |rules: Rules, topic: &Topic, after: Duration| {
+            let (mut lane, now) = introduced(&self::topic(), 0..0);
+            outgoing(topic, 0..2, now).into_iter().for_each(|outgoing| lane.wait(outgoing));
+            leaves(&mut lane, rules, now + after).len() == 1
+        };
+        let short = Duration::from_secs(60);
+        assert!(!again(RULES, &topic(), short));
+        assert!(again(RULES, &topic(), REST + short));
+        assert!(again(Rules { client: Some(2), ..RULES }, &topic(), short));
+        assert!(again(RULES, &Topic { id: Some(TopicId(7)), ..topic() }, short));
+        assert!(!again(Rules { client: Some(2), introduces: false, ..RULES }, &topic(), short));
+    }
+
+    #[test]
+    fn a_record_that_librdkafka_does_not_take_introduces_nobody() {
+        let (mut lane, now) = with(&topic(), 0..3);
+        assert!(lane.leave(RULES, now).is_some());
+        lane.stays();
+        assert_eq!(numbers(&leaves(&mut lane, RULES, now)), [1]);
+    }
+
+    #[test]
+    fn no_more_is_under_way_than_fits_a_batch_of_the_topic() {
+        let topic = Topic { config: Some(takes_batches_of(BATCH_OVERHEAD + 30)), ..topic() };
+        let (mut lane, now) = introduced(&topic, 0..7);
+        let sizes = outgoing(&topic, 0..1, now);
+        let size = record_size(sizes[0].record(), 0, 0);
+        let fit = 30 / size;
+        assert!((2..5).contains(&fit), "{size}");
+        assert_eq!(leaves(&mut lane, RULES, now).len(), fit);
+        lane.land(acknowledged(1), now);
+        assert!(leaves(&mut lane, RULES, now).is_empty(), "the lot is not over");
+        lane.land(acknowledged(fit - 1), now);
+        assert_eq!(leaves(&mut lane, RULES, now).len(), fit);
+    }
+
+    #[test]
+    fn a_limit_that_a_refusal_has_shown_counts_like_the_topics_own() {
+        let (mut lane, now) = introduced(&topic(), 0..5);
+        let rules = Rules { learned_limit: Some(BATCH_OVERHEAD + 1), ..RULES };
+        assert_eq!(numbers(&leaves(&mut lane, rules, now)), [0], "one that does not fit goes alone");
+    }
+
+    #[test]
+    fn nothing_goes_to_a_new_client_before_the_old_one_has_reported() {
+        let (mut lane, now) = introduced(&topic(), 0..2);
+        assert_eq!(leaves(&mut lane, RULES, now).len(), 2);
+        outgoing(&topic(), 2..5, now).into_iter().for_each(|outgoing| lane.wait(outgoing));
+        let next = Rules { client: Some(2), ..RULES };
+        assert!(leaves(&mut lane, next, now).is_empty());
+        lane.land(acknowledged(2), now);
+        assert_eq!(numbers(&leaves(&mut lane, next, now)), [2]);
+    }
+
+    #[test]
+    fn what_comes_back_from_a_replaced_client_goes_first_and_in_order() {
+        let (mut lane, now) = introduced(&topic(), 0..4);
+        let mut left = leaves(&mut lane, RULES, now);
+        outgoing(&topic(), 4..5, now).into_iter().for_each(|outgoing| lane.wait(outgoing));
+        let next = Rules { client: Some(2), introduces: false, ..RULES };
+        // purged from two queues, the younger ones first
+        let younger = left.split_off(3);
+        let older = left.split_off(1);
+        lane.land(Landing { returned: younger, ..acknowledged(1) }, now);
+        lane.land(Landing { returned: older, ..acknowledged(2) }, now);
+        assert!(leaves(&mut lane, next, now).is_empty());
+        assert_eq!(lane.waiting(), 4);
+        lane.land(acknowledged(1), now);
+        assert_eq!(numbers(&leaves(&mut lane, next, now)), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn nothing_overtakes_a_record_whose_outcome_is_open() {
+        let (mut lane, now) = introduced(&topic(), 0..3);
+        let mut left = leaves(&mut lane, RULES, now);
+        outgoing(&topic(), 3..4, now).into_iter().for_each(|outgoing| lane.wait(outgoing));
+        let returned = left.split_off(2);
+        lane.land(Landing { returned, ..acknowledged(1) }, now);
+        lane.land(acknowledged(1), now);
+        let given_back = lane.land(Landing { breaks: true, ..failed(1) }, now);
+        assert_eq!(given_back.iter().map(number).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(lane.waiting(), 0);
+    }
+
+    #[test]
+    fn what_has_waited_for_too_long_is_given_up_and_the_rest_goes_on() {
+        let (mut lane, now) = with(&topic(), 0..2);
+        assert_eq!(lane.leave(RULES, now).map(|(place, _)| place), Some(0));
+        let later = now + Duration::from_secs(5);
+        outgoing(&topic(), 2..3, later).into_iter().for_each(|outgoing| lane.wait(outgoing));
+        let late = lane.expire(Duration::from_secs(4), later);
+        assert_eq!(late.iter().map(number).collect::<Vec<_>>(), [1]);
+        assert!(lane.is_stuck(later));
+        lane.land(acknowledged(1), later);
+        assert_eq!(numbers(&leaves(&mut lane, RULES, later)), [2]);
+    }
+
+    #[test]
+    fn without_a_client_that_can_send_everything_waits() {
+        let (mut lane, now) = introduced(&topic(), 0..2);
+        assert!(leaves(&mut lane, Rules { client: None, ..RULES }, now).is_empty());
+        assert_eq!(leaves(&mut lane, Rules { client: Some(2), ..RULES }, now).len(), 1);
+    }
+}

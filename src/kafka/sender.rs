@@ -1,0 +1,498 @@
+//! One way to librdkafka: a client, the lanes of the partitions that it writes to, and the client that takes its place.
+//! There are two, for records that share batches and for those that go alone.
+
+use super::{
+    client,
+    context::{BrokerKind, Context, Event, Observed, OfPartition, Standing},
+    error,
+    flusher::Flusher,
+    lane::{Lane, Rules},
+    metadata::Topics,
+    native::topic::NativeTopic,
+    partitioner::Chooser,
+    polled::{PolledProducer, StartError},
+};
+use crate::{
+    lifecycle::supervisor::Alarm,
+    produce::{Error, Found, Outgoing, Topic, TopicName},
+};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rdkafka::{
+    ClientConfig,
+    producer::{Producer as _, PurgeConfig},
+    types::RDKafkaErrorCode as Code,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::{runtime::Handle, sync::mpsc};
+
+/// How long a replaced client may take to report on what it has under way, before that is given up as unknown. Another
+/// one takes longer than that to use its epoch up.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same for a client that is lost, or that has been told to give everything up.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a replaced client is told to give back what it has not sent.
+const PURGE_EVERY: Duration = Duration::from_millis(200);
+/// How often a flush looks whether records wait for others.
+const FLUSH_LOOK: Duration = Duration::from_millis(20);
+/// Pause before a partition is chosen anew, and for how long that is tried.
+const CHOOSE_PAUSE: Duration = Duration::from_millis(100);
+const CHOOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a topic is known to take smaller batches than its settings said.
+const LEARNED_FOR: Duration = Duration::from_secs(60);
+
+/// What a sender works with.
+#[derive(Clone)]
+pub struct Parts {
+    pub runtime: Handle,
+    pub events: mpsc::Sender<Event>,
+    pub observed: Arc<Observed>,
+    pub alarm: Alarm,
+    pub broker: BrokerKind,
+    pub topics: Arc<Topics>,
+    pub chooser: Arc<Chooser>,
+    /// Told of records that were handed over later than they came.
+    pub flusher: Arc<Flusher>,
+    /// How long a record may wait to be handed over; None for ever.
+    pub patience: Option<Duration>,
+}
+
+/// Hands records to the current client, each when its lane lets it.
+pub struct Sender {
+    parts: Parts,
+    config: ClientConfig,
+    introduces: bool,
+    batch_size: usize,
+    /// For the contexts of its clients.
+    this: Arc<OnceLock<Weak<Self>>>,
+    client: ArcSwap<Client>,
+    lanes: RwLock<HashMap<TopicName, Lanes>>,
+    /// Records that wait in lanes.
+    waiting: AtomicUsize,
+    stuck: RwLock<HashSet<(TopicName, i32)>>,
+    is_any_stuck: AtomicBool,
+    /// Replaced clients that still have records.
+    retiring: Arc<AtomicUsize>,
+}
+
+struct Client {
+    number: u64,
+    producer: PolledProducer,
+}
+
+/// The lanes of one topic.
+struct Lanes {
+    by_partition: Vec<OnceLock<Box<Mutex<Lane>>>>,
+    /// What the client of this number sends to the topic with.
+    native: ArcSwapOption<(u64, NativeTopic)>,
+    /// A limit of batches that a refusal has shown; none is the largest number.
+    learned_limit: AtomicUsize,
+    learned_at: Mutex<Option<Instant>>,
+}
+
+impl Sender {
+    /// Never waits for a broker. `batch_size` is from where on a topic's own limit of batches does not matter.
+    pub fn start(config: ClientConfig, batch_size: usize, parts: Parts) -> Result<Arc<Self>, StartError> {
+        let this = Arc::new(OnceLock::new());
+        let producer = start_client(&config, &parts, &this)?;
+        let sender = Arc::new(Self {
+            introduces: client::is_idempotent(&config),
+            config,
+            batch_size,
+            this,
+            client: ArcSwap::from_pointee(Client { number: 1, producer }),
+            lanes: RwLock::default(),
+            waiting: AtomicUsize::new(0),
+            stuck: RwLock::default(),
+            is_any_stuck: AtomicBool::new(false),
+            retiring: Arc::default(),
+            parts,
+        });
+        // the only one who sets it
+        let _ = sender.this.set(Arc::downgrade(&sender));
+        Ok(sender)
+    }
+
+    /// The client that sends now.
+    pub fn with_client<T>(&self, visit: impl FnOnce(&PolledProducer) -> T) -> T {
+        visit(&self.client.load().producer)
+    }
+
+    /// Sends the records, in order for each partition, and returns how many were handed over at once. Each is reported
+    /// on: here where librdkafka does not take it, else by the client.
+    pub fn send(&self, records: impl Iterator<Item = Outgoing>) -> usize {
+        let now = Instant::now();
+        let mut handed = 0;
+        let mut records = records.peekable();
+        while let Some(first) = records.peek() {
+            let topic = match first.found() {
+                Ok(found) => Arc::clone(&found.topic),
+                Err(error) => {
+                    let unfound = records.next();
+                    unfound.into_iter().for_each(|outgoing| outgoing.report(Err(error.clone()), now));
+                    continue;
+                }
+            };
+            let is_of_topic =
+                |next: &Outgoing| next.found().is_ok_and(|found| found.topic.name == topic.name);
+            self.with_lanes(&topic, |lanes| {
+                while let Some(outgoing) = records.next_if(is_of_topic) {
+                    handed += self.offer(&topic.name, lanes, outgoing, now);
+                }
+            });
+        }
+        handed
+    }
+
+    fn with_lanes(&self, topic: &Topic, visit: impl FnOnce(&Lanes)) {
+        let partitions = usize::try_from(topic.partitions).unwrap_or(0);
+        if let Some(lanes) = read(&self.lanes).get(&topic.name)
+            && lanes.by_partition.len() >= partitions
+        {
+            return visit(lanes);
+        }
+        write(&self.lanes).entry(topic.name.clone()).or_default().grow(partitions);
+        if let Some(lanes) = read(&self.lanes).get(&topic.name) {
+            visit(lanes);
+        }
+    }
+
+    fn offer(&self, topic: &TopicName, lanes: &Lanes, outgoing: Outgoing, now: Instant) -> usize {
+        let Some(lane) = lanes.of(outgoing.partition(), now) else {
+            let partition = outgoing.partition();
+            outgoing.report(Err(Error::Internal(format!("no lane for {topic}[{partition}]"))), now);
+            return 0;
+        };
+        let mut lane = lock(lane);
+        let before = lane.waiting();
+        lane.wait(outgoing);
+        let handed = self.hand_over(topic, lanes, &mut lane, now);
+        self.count_waiting(before, &lane);
+        handed
+    }
+
+    /// Hands over what may leave the lane now.
+    fn hand_over(&self, topic: &TopicName, lanes: &Lanes, lane: &mut Lane, now: Instant) -> usize {
+        // under the lane's lock: who comes later must not see an earlier client
+        let client = self.client.load();
+        let can_send = !client.producer.context().epoch().is_refused();
+        let rules = Rules {
+            client: can_send.then_some(client.number),
+            introduces: self.introduces,
+            batch_size: self.batch_size,
+            learned_limit: lanes.learned_limit(now),
+        };
+        let mut handed = 0;
+        while let Some((place, outgoing)) = lane.leave(rules, now) {
+            let Some(native) = lanes.native(&client, topic) else {
+                lane.stays();
+                outgoing.report(Err(Error::UnknownTopic(topic.clone())), now);
+                continue;
+            };
+            match native.1.send(outgoing, place) {
+                Ok(()) => handed += 1,
+                Err((code, outgoing)) => {
+                    lane.stays();
+                    self.not_taken(code, outgoing, topic, lanes, now);
+                }
+            }
+        }
+        handed
+    }
+
+    fn not_taken(&self, code: Code, outgoing: Outgoing, topic: &TopicName, lanes: &Lanes, now: Instant) {
+        if error::doubts_topic(code) {
+            self.parts.topics.forget(topic);
+            lanes.native.store(None);
+        }
+        if code == Code::UnknownPartition && outgoing.record().partition.is_none() {
+            return self.choose_anew(outgoing);
+        }
+        let error = error::of_enqueue(code, topic, outgoing.partition());
+        self.parts.topics.is_refused(topic, &error);
+        outgoing.report(Err(error), now);
+    }
+
+    /// Sends a record to another partition than the one that was chosen for it, which does not exist any more.
+    pub fn choose_anew(&self, outgoing: Outgoing) {
+        let Some(sender) = self.this.get().and_then(Weak::upgrade) else {
+            return outgoing.report(Err(partitions_changed()), Instant::now());
+        };
+        self.parts.runtime.spawn(async move {
+            tokio::time::sleep(CHOOSE_PAUSE).await;
+            let is_late = outgoing.enqueued().elapsed() >= CHOOSE_TIMEOUT;
+            let found = match outgoing.found() {
+                Ok(found) if !is_late => found.clone(),
+                _ => return outgoing.report(Err(partitions_changed()), Instant::now()),
+            };
+            match sender.parts.topics.look_up(&found.topic.name).await {
+                Ok(topic) => {
+                    let now = Instant::now();
+                    let record = outgoing.record().clone();
+                    let partition = sender.partition(&record, &topic, now);
+                    let found = Found { topic, ..found };
+                    let again = Outgoing::again(record, found, partition, outgoing.into_ack());
+                    let handed = sender.send(std::iter::once(again));
+                    sender.parts.flusher.enqueued(handed);
+                }
+                Err(error) => outgoing.report(Err(error), Instant::now()),
+            }
+        });
+    }
+
+    /// The partition that a record goes to; see [`crate::produce::Producer::partition`].
+    pub fn partition(&self, record: &crate::produce::Record, topic: &Topic, now: Instant) -> i32 {
+        self.parts.chooser.partition(record, topic, now, |partition| {
+            self.is_any_stuck.load(Acquire) && read(&self.stuck).contains(&(topic.name.clone(), partition))
+        })
+    }
+
+    /// Takes note of reports on records of one partition, and sends what has waited for them.
+    pub fn landed(&self, landed: OfPartition<'_>, now: Instant) {
+        let all = read(&self.lanes);
+        let Some((topic, lanes)) = all.get_key_value(landed.topic) else { return };
+        let Some(lane) = lanes.of(landed.partition, now) else { return };
+        if landed.too_large > 0 && landed.landing.count > 1 {
+            lanes.learn_limit(landed.too_large / 2, now);
+        }
+        let mut lane = lock(lane);
+        let before = lane.waiting();
+        let overtaking = lane.land(landed.landing, now);
+        let refused = if landed.topic_error.is_some() { lane.give_up() } else { Vec::new() };
+        let handed = self.hand_over(topic, lanes, &mut lane, now);
+        self.count_waiting(before, &lane);
+        drop(lane);
+        self.parts.flusher.enqueued(handed);
+        for outgoing in overtaking {
+            let reason = "a record before it was lost with its producer".into();
+            outgoing.report(Err(Error::BrokerUnavailable { reason }), now);
+        }
+        if let Some(error) = &landed.topic_error {
+            self.parts.topics.is_refused(topic, error);
+            refused.into_iter().for_each(|outgoing| outgoing.report(Err(error.clone()), now));
+        }
+    }
+
+    fn count_waiting(&self, before: usize, lane: &Lane) {
+        let waiting = lane.waiting();
+        if waiting > before {
+            self.waiting.fetch_add(waiting - before, AcqRel);
+        } else if waiting < before {
+            self.waiting.fetch_sub(before - waiting, AcqRel);
+        }
+    }
+
+    /// Sees to what time alone brings about: records that waited for too long, partitions that take nothing. To be called
+    /// a few times a second.
+    pub fn look(&self, now: Instant) {
+        let mut stuck = HashSet::new();
+        let mut late = Vec::new();
+        self.for_each_lane(|topic, partition, _, lane| {
+            if lane.is_stuck(now) {
+                stuck.insert((topic.clone(), partition));
+            }
+            if let Some(patience) = self.parts.patience {
+                let before = lane.waiting();
+                late.append(&mut lane.expire(patience, now));
+                self.count_waiting(before, lane);
+            }
+        });
+        if !stuck.is_empty() || self.is_any_stuck.load(Relaxed) {
+            self.is_any_stuck.store(!stuck.is_empty(), Release);
+            *write(&self.stuck) = stuck;
+        }
+        for outgoing in late {
+            let reason = "its partition takes nothing for now".into();
+            outgoing.report(Err(Error::BrokerUnavailable { reason }), now);
+        }
+    }
+
+    /// Forgets lanes that rest: there are as many as partitions were written to within an hour.
+    pub fn forget_resting(&self, now: Instant) {
+        write(&self.lanes).retain(|_, lanes| {
+            let mut is_used = false;
+            for lane in &mut lanes.by_partition {
+                if lane.get().is_some_and(|lane| lock(lane).rests(now)) {
+                    lane.take();
+                }
+                is_used |= lane.get().is_some();
+            }
+            is_used
+        });
+    }
+
+    fn for_each_lane(&self, mut visit: impl FnMut(&TopicName, i32, &Lanes, &mut Lane)) {
+        for (topic, lanes) in &*read(&self.lanes) {
+            for (partition, lane) in (0..).zip(&lanes.by_partition) {
+                if let Some(lane) = lane.get() {
+                    visit(topic, partition, lanes, &mut lock(lane));
+                }
+            }
+        }
+    }
+
+    /// Why the client can never send again, if so.
+    pub fn fatal_error(&self) -> Option<String> {
+        let (code, reason) = self.client.load().producer.client().fatal_error()?;
+        Some(format!("fatal producer error {code:?}: {reason}"))
+    }
+
+    /// How far the client's epoch is, where another client is to take its place; and whether a broker refuses it already.
+    pub fn spent_epoch(&self) -> Option<(u32, bool)> {
+        let client = self.client.load();
+        let epoch = client.producer.context().epoch();
+        epoch.spent().map(|spent| (spent, epoch.is_refused()))
+    }
+
+    /// Puts a new client in the place of the current one, which is lost, or has only used its epoch up. In the latter case
+    /// what it has not sent comes back and goes to the new one.
+    pub fn replace(&self, is_lost: bool) -> Result<(), StartError> {
+        let producer = start_client(&self.config, &self.parts, &self.this)?;
+        let number = self.client.load().number + 1;
+        let old = self.client.swap(Arc::new(Client { number, producer }));
+        old.producer.context().set_standing(if is_lost { Standing::Lost } else { Standing::Replaced });
+        retire(old, is_lost, Arc::clone(&self.retiring));
+        let now = Instant::now();
+        let mut handed = 0;
+        self.for_each_lane(|topic, _, lanes, lane| {
+            let before = lane.waiting();
+            handed += self.hand_over(topic, lanes, lane, now);
+            self.count_waiting(before, lane);
+        });
+        self.parts.flusher.enqueued(handed);
+        Ok(())
+    }
+
+    /// Waits until no record is left, and returns false where some are after the time-out. Blocks.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
+        loop {
+            self.with_client(|client| client.flush(FLUSH_LOOK.min(timeout)));
+            let left = self.waiting.load(Acquire) + self.retiring.load(Acquire);
+            if left == 0 && self.with_client(|client| client.in_flight_count()) == 0 {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            // a flush returns at once where the client has nothing
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            by_partition: Vec::new(),
+            native: ArcSwapOption::empty(),
+            learned_limit: AtomicUsize::new(usize::MAX),
+            learned_at: Mutex::new(None),
+        }
+    }
+}
+
+impl Lanes {
+    fn grow(&mut self, partitions: usize) {
+        if self.by_partition.len() < partitions {
+            self.by_partition.resize_with(partitions, OnceLock::new);
+        }
+    }
+
+    fn of(&self, partition: i32, now: Instant) -> Option<&Mutex<Lane>> {
+        let lane = self.by_partition.get(usize::try_from(partition).ok()?)?;
+        Some(lane.get_or_init(|| Box::new(Mutex::new(Lane::new(now)))))
+    }
+
+    /// None where librdkafka refuses the name.
+    fn native(&self, client: &Client, topic: &TopicName) -> Option<Arc<(u64, NativeTopic)>> {
+        if let Some(native) = self.native.load_full().filter(|native| native.0 == client.number) {
+            return Some(native);
+        }
+        let native = Arc::new((client.number, client.producer.topic(topic)?));
+        self.native.store(Some(Arc::clone(&native)));
+        Some(native)
+    }
+
+    fn learned_limit(&self, now: Instant) -> Option<usize> {
+        let limit = self.learned_limit.load(Relaxed);
+        if limit == usize::MAX {
+            return None;
+        }
+        let is_old = lock(&self.learned_at).is_none_or(|at| now.saturating_duration_since(at) >= LEARNED_FOR);
+        if is_old {
+            self.learned_limit.store(usize::MAX, Relaxed);
+        }
+        (!is_old).then_some(limit)
+    }
+
+    fn learn_limit(&self, limit: usize, now: Instant) {
+        *lock(&self.learned_at) = Some(now);
+        self.learned_limit.fetch_min(limit, Relaxed);
+    }
+}
+
+fn start_client(
+    config: &ClientConfig,
+    parts: &Parts,
+    sender: &Arc<OnceLock<Weak<Sender>>>,
+) -> Result<PolledProducer, StartError> {
+    let observed = Arc::clone(&parts.observed);
+    let context = Context::new(parts.events.clone(), observed, parts.broker, Arc::clone(sender));
+    PolledProducer::start(config, context, &parts.alarm, &parts.runtime)
+}
+
+/// Waits for the reports of a replaced client, and drops it, on a thread of its own, since both block.
+fn retire(client: Arc<Client>, is_lost: bool, retiring: Arc<AtomicUsize>) {
+    retiring.fetch_add(1, AcqRel);
+    let counted = Arc::clone(&retiring);
+    let retired = thread::Builder::new().name("kafka-retire".into()).spawn(move || {
+        let producer = &client.producer;
+        let begin = Instant::now();
+        let patience = if is_lost { Duration::ZERO } else { RETIRE_TIMEOUT };
+        while producer.in_flight_count() > 0 && begin.elapsed() < patience + PURGE_TIMEOUT {
+            let purge = PurgeConfig::default().queue();
+            producer.purge(if begin.elapsed() < patience { purge } else { purge.inflight() });
+            producer.flush(PURGE_EVERY);
+        }
+        if producer.in_flight_count() > 0 {
+            tracing::warn!("the replaced producer has not reported on all of its records");
+        }
+        counted.fetch_sub(1, AcqRel);
+        // requests may hold it for the moment of an enqueue; theirs must not be the last reference
+        let release = Instant::now() + PURGE_TIMEOUT;
+        while Arc::strong_count(&client) > 1 && Instant::now() < release {
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    if let Err(error) = retired {
+        retiring.fetch_sub(1, AcqRel);
+        tracing::error!(%error, "no thread to wait for the replaced producer on; it is ended in place");
+    }
+}
+
+fn partitions_changed() -> Error {
+    Error::BrokerUnavailable { reason: "the topic's partitions have changed".into() }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
