@@ -98,7 +98,8 @@ async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
     config.limits.max_connections = connection_limit(config.limits.max_connections);
     let store = match &config.spool {
         Some(spool) => {
-            Some(Store::open(&spool.directory, SystemTime::now()).map_err(spool::StartError::from)?)
+            let store = Store::open(&spool.directory, &config.instance_id, SystemTime::now());
+            Some(store.map_err(spool::StartError::from)?)
         }
         None => None,
     };
@@ -127,7 +128,6 @@ async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
         // what is attempted and what is sent from the spool do not take each other's room
         let half = config.limits.max_in_flight_bytes / 2;
         let parts = spool::Parts {
-            instance: config.instance_id.clone(),
             producer: producer.clone(),
             max_in_flight_bytes: half,
             delivery_timeout: config.kafka.delivery_timeout,

@@ -1,8 +1,9 @@
 //! A producer that does what a test tells it to.
 
 use super::{
-    Ack, Attempted, AutomaticHeaders, Batching, Error, InstanceId, Outgoing, Producer, ReceiptState, Record,
-    Report, Sequence, Spool, SpoolFuture, Topic, TopicConfig, TopicLookup, TopicName, Written,
+    Ack, Attempted, AutomaticHeaders, Batching, Error, InstanceId, Outgoing, Producer, ReceiptId,
+    ReceiptState, Record, Report, Sequence, Spool, SpoolFuture, Topic, TopicConfig, TopicLookup, TopicName,
+    Written,
 };
 use bytes::Bytes;
 use std::{
@@ -188,6 +189,8 @@ pub struct FakeSpool {
     pub unreadable: Mutex<Option<Error>>,
     /// How often a receipt was asked for.
     pub asked: AtomicU64,
+    /// The ids that it gave while it was called otherwise.
+    pub earlier: Mutex<Vec<ReceiptId>>,
     receipts: Mutex<HashMap<Sequence, ReceiptState>>,
     resolved: Notify,
 }
@@ -215,6 +218,12 @@ impl Spool for FakeSpool {
     fn instance(&self) -> &InstanceId {
         static INSTANCE: LazyLock<InstanceId> = LazyLock::new(|| InstanceId::parse("here").unwrap());
         &INSTANCE
+    }
+
+    fn gave(&self, id: &ReceiptId) -> bool {
+        let earlier = self.earlier.lock().unwrap();
+        let at_that_time = earlier.iter().find(|earlier| earlier.sequence == id.sequence);
+        at_that_time.map_or(id.instance == *self.instance(), |earlier| earlier == id)
     }
 
     fn next_sequences(&self, count: usize) -> Sequence {

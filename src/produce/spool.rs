@@ -62,8 +62,12 @@ pub struct DeadLetter {
 /// Records with the same topic and key stand in one line. While records of a line are in the spool, later ones have to
 /// go through it as well.
 pub trait Spool: Send + Sync {
-    /// Whose records these are.
+    /// Whose records new ones are.
     fn instance(&self) -> &InstanceId;
+
+    /// Whether it gave this id to a record, as far as the name and the sequence tell: the instance may have had another
+    /// name then.
+    fn gave(&self, id: &ReceiptId) -> bool;
 
     /// The first of `count` sequences in a row, which no other record has.
     fn next_sequences(&self, count: usize) -> Sequence;

@@ -3,9 +3,8 @@
 //! A chunk is its head, then each record that is left in it: the length of its encoding (u32, little-endian), topic
 //! and key, the rest of it, its headers.
 
-use crate::produce::{
-    AutomaticHeaders, Header, InstanceId, ReceiptId, Record, RecordReceipt, Sequence, TopicName,
-};
+use super::Instances;
+use crate::produce::{AutomaticHeaders, Header, Record, RecordReceipt, Sequence, TopicName};
 use bytes::Bytes;
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
@@ -197,8 +196,8 @@ impl Chunk {
     ///
     /// # Errors
     /// Where the bytes are no records.
-    pub fn records(&self, instance: &InstanceId) -> Result<Vec<(Sequence, Record)>, Corrupt> {
-        let mut decoder = Decoder::new(instance);
+    pub fn records(&self, instances: &Instances) -> Result<Vec<(Sequence, Record)>, Corrupt> {
+        let mut decoder = Decoder::new(instances);
         let mut records = Vec::with_capacity(self.count().min(self.records.len() / LENGTH));
         self.for_each(|sequence, bytes| {
             records.push((sequence, decoder.record(sequence, &self.records, bytes)?));
@@ -213,10 +212,10 @@ impl Chunk {
     /// Where the bytes are no records.
     pub fn copies(
         &self,
-        instance: &InstanceId,
+        instances: &Instances,
         mut is_wanted: impl FnMut(Sequence) -> bool,
     ) -> Result<Vec<(Sequence, Record)>, Corrupt> {
-        let (mut decoder, mut records) = (Decoder::new(instance), Vec::new());
+        let (mut decoder, mut records) = (Decoder::new(instances), Vec::new());
         self.for_each(|sequence, bytes| {
             if is_wanted(sequence) {
                 let bytes = Bytes::copy_from_slice(bytes);
@@ -278,15 +277,15 @@ pub(super) fn index(first: Sequence, span: u32, sequence: Sequence) -> Option<u3
 
 /// Reads records one after another; those of one topic share its name.
 pub(super) struct Decoder<'a> {
-    instance: &'a InstanceId,
+    instances: &'a Instances,
     topic: Option<TopicName>,
     /// None: they are among the record's own.
     automatic: Arc<AutomaticHeaders>,
 }
 
 impl<'a> Decoder<'a> {
-    pub(super) fn new(instance: &'a InstanceId) -> Self {
-        Self { instance, topic: None, automatic: Arc::default() }
+    pub(super) fn new(instances: &'a Instances) -> Self {
+        Self { instances, topic: None, automatic: Arc::default() }
     }
 
     /// The record whose encoding, without its length, is `bytes`, a part of `all`.
@@ -309,7 +308,7 @@ impl<'a> Decoder<'a> {
         if !rest.is_empty() {
             return Err(Corrupt("a record has bytes after its headers".into()));
         }
-        let id = ReceiptId { instance: self.instance.clone(), sequence };
+        let id = self.instances.receipt(sequence);
         Ok(Record {
             topic: self.topic(slot.topic)?,
             partition: body.partition,

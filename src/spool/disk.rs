@@ -15,8 +15,8 @@ use crate::{
     config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
     produce::{
-        Attempted, DeadLetter, Error, Failure, InstanceId, Producer, ReceiptState, Record, Report, Sequence,
-        Spool, SpoolFuture,
+        Attempted, DeadLetter, Error, Failure, InstanceId, Producer, ReceiptId, ReceiptState, Record, Report,
+        Sequence, Spool, SpoolFuture,
     },
     telemetry::{metrics::Metrics, spool_metrics::SpoolMetrics},
 };
@@ -42,7 +42,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What the spool works with.
 pub struct Parts {
     pub settings: config::Spool,
-    pub instance: InstanceId,
     pub producer: Arc<dyn Producer>,
     /// What the producer may have of stored records, in bytes.
     pub max_in_flight_bytes: usize,
@@ -55,7 +54,6 @@ pub struct Parts {
 
 /// Keeps records on the disk, and sends them.
 pub struct DiskSpool {
-    instance: InstanceId,
     store: Arc<Store>,
     writer: Arc<Writer>,
     sequences: Arc<AtomicU64>,
@@ -108,7 +106,6 @@ impl DiskSpool {
         let writer = Arc::new(writer);
         let (lanes, pace) = (Arc::new(Lanes::default()), Arc::new(Pace::default()));
         let (replay, sender, messages) = Replay::new(replay::Parts {
-            instance: parts.instance.clone(),
             producer: parts.producer,
             store: Arc::clone(&store),
             writer: Arc::clone(&writer),
@@ -124,7 +121,6 @@ impl DiskSpool {
         });
         supervisor.spawn_ending("the sending of stored records", replay.run(messages));
         let failed = FailedRecords::new(control::Parts {
-            instance: parts.instance.clone(),
             store: Arc::clone(&store),
             writer: Arc::clone(&writer),
             lines: Arc::clone(&lines),
@@ -139,7 +135,6 @@ impl DiskSpool {
         }
         let room = Room::new(&store, &writer, &parts.settings, &parts.spool_metrics);
         let spool = Arc::new(Self {
-            instance: parts.instance,
             store,
             writer,
             sequences,
@@ -264,7 +259,11 @@ fn count_lines(store: &Store, lines: &Lines) -> Result<(), ReadError> {
 
 impl Spool for DiskSpool {
     fn instance(&self) -> &InstanceId {
-        &self.instance
+        self.store.instances().latest()
+    }
+
+    fn gave(&self, id: &ReceiptId) -> bool {
+        self.store.instances().gave(id)
     }
 
     fn next_sequences(&self, count: usize) -> Sequence {

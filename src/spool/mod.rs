@@ -10,6 +10,7 @@ pub mod codec;
 pub mod control;
 mod directory;
 mod disk;
+mod instances;
 mod lanes;
 mod lines;
 mod pace;
@@ -25,6 +26,7 @@ mod writer;
 pub use codec::{Chunk, Corrupt, Encoded};
 pub use control::{Request, Which};
 pub use disk::{DiskSpool, Parts, StartError};
+pub use instances::Instances;
 pub use results::{Resolution, Resolved};
 pub use store::{
     Change, CommitError, FailedRecord, Failure, Found, OpenError, ReadError, Receipts, Shortage, Store,

@@ -59,7 +59,6 @@ fn start_patient(
     let metrics = Arc::new(Metrics::for_tests());
     let mut supervisor = Supervisor::new();
     let parts = Parts {
-        instance: InstanceId::parse("here").unwrap(),
         producer: producer.clone(),
         max_in_flight_bytes: 1 << 20,
         delivery_timeout,
@@ -78,7 +77,7 @@ fn start_patient(
 fn open(directory: &Path) -> Store {
     let start = Instant::now();
     loop {
-        match Store::open(directory, SystemTime::now()) {
+        match Store::open(directory, &InstanceId::parse("here").unwrap(), SystemTime::now()) {
             Err(OpenError::Locked(_)) if start.elapsed() < Duration::from_secs(5) => {
                 std::thread::sleep(Duration::from_millis(5));
             }

@@ -27,6 +27,7 @@ mod partitioner;
 mod readme;
 mod receipts;
 mod records;
+mod renamed;
 mod rolling;
 mod security;
 mod settings;

@@ -212,16 +212,16 @@ async fn a_dropped_record_is_gone_and_its_receipt_goes_on_saying_why() {
 async fn what_cannot_be_done_is_said_for_each_receipt() {
     let durable = Durable::start(&[]).await;
     let failed = durable.refused("1").await;
-    let unknown = "one-0000000000000001";
-    let some = durable.spool(&["drop", unknown, &failed]).await;
+    let (unknown, elsewhere) = ("one-0000000000000001", "other-0000000000000001");
+    let some = durable.spool(&["drop", unknown, elsewhere, &failed]).await;
     assert_eq!(some.status.code(), Some(1), "{}", some.output);
     assert!(some.output.contains(&format!("{unknown}: no record is known")), "{}", some.output);
+    let another = format!("{elsewhere}: it is of another instance, and this is 'one'");
+    assert!(some.output.contains(&another), "{}", some.output);
     assert!(some.output.contains(&format!("dropped {failed}")), "{}", some.output);
-    for (wrong, named) in [("other-0000000000000001", "'one'"), ("one-1", "no receipt")] {
-        let refused = durable.spool(&["retry", wrong]).await;
-        assert_eq!(refused.status.code(), Some(64), "{}", refused.output);
-        assert!(refused.output.contains(wrong) && refused.output.contains(named), "{}", refused.output);
-    }
+    let refused = durable.spool(&["retry", "one-1"]).await;
+    assert_eq!(refused.status.code(), Some(64), "{}", refused.output);
+    assert!(refused.output.contains("one-1") && refused.output.contains("no receipt"), "{}", refused.output);
     let direct = run(&["spool", "list"], &[]).await;
     assert_eq!(direct.status.code(), Some(64), "{}", direct.output);
     assert!(direct.output.contains("DELIVERY=durable"), "{}", direct.output);
@@ -230,6 +230,31 @@ async fn what_cannot_be_done_is_said_for_each_receipt() {
     assert_eq!(unused.status.code(), Some(1), "{}", unused.output);
     assert!(unused.output.contains("holds no spool"), "{}", unused.output);
     assert!(std::fs::read_dir(empty.path()).unwrap().next().is_none(), "it left something");
+}
+
+#[tokio::test]
+async fn a_renamed_instance_lists_and_retries_a_failed_record_by_its_old_receipt() {
+    let durable = Durable::start(&[]).await;
+    let receipt = durable.refused("42").await;
+    durable.stop().await;
+    // a command has the name of its own container, and leaves none behind
+    let renamed = [&spool(durable.directory.path())[..2], &[("INSTANCE_ID", "two")]].concat();
+    let stopped = run(&["spool", "list"], &renamed).await;
+    fine(&stopped);
+    assert!(stopped.output.contains(&receipt), "{}", stopped.output);
+
+    let brokers = ("KAFKA_BROKERS", durable.mock.bootstrap());
+    let service = Service::ready(&[&renamed[..], &[brokers]].concat()).await;
+    let logs = service.logs();
+    assert!(logs.lines().any(|line| line.contains("WARN") && line.contains("INSTANCE_ID")), "{logs}");
+    let running = durable.spool(&["list"]).await;
+    assert_eq!(running.output, stopped.output);
+    fine(&durable.spool(&["retry", &receipt]).await);
+    let state = service.client().get(&format!("/receipts/{receipt}?wait=20s")).await.json();
+    assert_eq!(state["state"], "written", "{state}");
+    let records = durable.records(TOPIC);
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert_eq!(records[0].header("receipt"), Some(receipt.as_str()));
 }
 
 #[tokio::test]

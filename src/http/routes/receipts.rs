@@ -113,10 +113,14 @@ async fn find(
 ) -> Result<(ReceiptId, ReceiptState), ApiError> {
     let id = id.and_then(|id| ReceiptId::parse(id)).ok_or(ApiError::InvalidReceipt)?;
     let wait = wait_of(query)?.unwrap_or_default();
-    if id.instance != state.instance {
-        return Err(ApiError::WrongInstance { instance: id.instance, here: state.instance.clone() });
-    }
-    let spool = state.pipeline.spool().ok_or(ApiError::UnknownReceipt(DIRECT))?;
+    let spool = match state.pipeline.spool() {
+        Some(spool) if spool.gave(&id) => spool,
+        _ if id.instance != state.instance => {
+            return Err(ApiError::WrongInstance { instance: id.instance, here: state.instance.clone() });
+        }
+        Some(_) => return Err(ApiError::UnknownReceipt(FORGOTTEN)),
+        None => return Err(ApiError::UnknownReceipt(DIRECT)),
+    };
     match outcome(state, &**spool, id.sequence, wait).await? {
         ReceiptState::Unknown => Err(ApiError::UnknownReceipt(FORGOTTEN)),
         found => Ok((id, found)),
@@ -178,7 +182,7 @@ impl From<DeadLetter> for Place {
 mod tests {
     use crate::{
         http::testing::{Answer, App, request},
-        produce::{DeadLetter, Error, Failure, Receipt, ReceiptState, Sequence, TopicName},
+        produce::{DeadLetter, Error, Failure, Receipt, ReceiptId, ReceiptState, Sequence, TopicName},
     };
     use axum::body::Body;
     use http::Method;
@@ -336,6 +340,18 @@ mod tests {
             assert!(problem["detail"].as_str().unwrap().contains("'there-0'"), "{problem}");
             assert_eq!((&problem["outcome"], &problem["retriable"]), (&json!("unknown"), &json!(true)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_receipt_that_it_gave_under_an_earlier_name_is_told() {
+        let app = storing().await;
+        let earlier = "there-0-0000000000000001";
+        *app.spool.earlier.lock().unwrap() = vec![ReceiptId::parse(earlier).unwrap()];
+        let answer = app.get(&format!("/receipts/{earlier}")).await;
+        assert_eq!((answer.status, &answer.json()["receipt"]), (200, &json!(earlier)));
+        assert_eq!(app.get(FIRST).await.error(), (404, "unknown_receipt".into()), "it has the earlier name");
+        let other = app.get("/receipts/there-0-0000000000000002").await;
+        assert_eq!(other.error(), (421, "wrong_instance".into()), "another instance may be called so now");
     }
 
     #[tokio::test]

@@ -1,9 +1,9 @@
 use super::*;
-use crate::produce::fake::record;
+use crate::produce::{InstanceId, fake::record};
 use proptest::prelude::*;
 
-fn instance() -> InstanceId {
-    InstanceId::parse("inlet-0").unwrap()
+fn instances() -> Instances {
+    Instances::only(InstanceId::parse("inlet-0").unwrap())
 }
 
 fn chunk_of(records: &[Record]) -> Chunk {
@@ -27,7 +27,7 @@ fn header(name: &str, value: Option<&'static [u8]>) -> Header {
 
 #[test]
 fn a_record_is_sent_again_as_it_was_first_with_its_receipt() {
-    let id = ReceiptId { instance: instance(), sequence: Sequence(100) };
+    let id = instances().receipt(Sequence(100));
     let headers = vec![header("a", None), header("a", Some(b"1")), header("receipt", Some(b"the sender's"))];
     let automatic = AutomaticHeaders {
         content_type: Some("application/json"),
@@ -37,7 +37,7 @@ fn a_record_is_sent_again_as_it_was_first_with_its_receipt() {
     let receipt = Some(RecordReceipt { id: id.clone(), replayed: false });
     let original =
         Record { headers, automatic: Arc::new(automatic), partition: Some(3), receipt, ..record("t") };
-    let records = chunk_of(std::slice::from_ref(&original)).records(&instance()).unwrap();
+    let records = chunk_of(std::slice::from_ref(&original)).records(&instances()).unwrap();
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].0, Sequence(100));
     assert_eq!(sent(&records[0].1), sent(&original));
@@ -60,7 +60,7 @@ fn a_chunk_keeps_the_sequences_of_what_is_left() {
     assert_eq!(contains, [false, true, true, false, false]);
     assert_eq!(left.keeping(|_| false), Ok(None));
     let again = Chunk::parse(Sequence(100), left.keeping(|index| index == 3).unwrap().unwrap().into());
-    assert_eq!(again.unwrap().records(&instance()).unwrap()[0].0, Sequence(103));
+    assert_eq!(again.unwrap().records(&instances()).unwrap()[0].0, Sequence(103));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn any_record() -> impl Strategy<Value = Record> {
 proptest! {
     #[test]
     fn records_come_back_as_they_were(records in prop::collection::vec(any_record(), 1..8)) {
-        let back = chunk_of(&records).records(&instance()).unwrap();
+        let back = chunk_of(&records).records(&instances()).unwrap();
         prop_assert_eq!(back.len(), records.len());
         for (place, (sequence, record)) in back.iter().enumerate() {
             prop_assert_eq!(sequence.0, 100 + place as u64);
@@ -114,7 +114,7 @@ proptest! {
         value[place] = byte;
         value.truncate(cut.index(value.len()) + 1);
         if let Ok(chunk) = Chunk::parse(Sequence(u64::MAX - 1), value.into()) {
-            let _ = chunk.records(&instance());
+            let _ = chunk.records(&instances());
             let _ = chunk.for_each_key(|_, _, _| {});
             let _ = chunk.keeping(|_| true);
         }

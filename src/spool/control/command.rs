@@ -8,7 +8,6 @@ use super::{
 use crate::{
     config::{self, Config},
     lifecycle::supervisor::Supervisor,
-    produce::InstanceId,
     spool::{OpenError, Settings, Store, Writer, lines::Lines},
 };
 use std::{
@@ -26,10 +25,6 @@ const AHEAD: usize = 64;
 pub enum CommandError {
     #[error("the spool is not used: set DELIVERY=durable and SPOOL_DIR as the service has them")]
     Direct,
-    #[error(
-        "{receipt} is the receipt of a record of another instance than '{instance}' (INSTANCE_ID); ask that one"
-    )]
-    OtherInstance { receipt: String, instance: InstanceId },
     #[error("SPOOL_DIR={0} holds no spool: no service has used it yet")]
     Empty(String),
     #[error("a running service uses SPOOL_DIR={directory}, and it cannot be asked: {why}")]
@@ -46,7 +41,7 @@ impl CommandError {
     /// True where the arguments or the settings have to be corrected first.
     pub fn is_of_usage(&self) -> bool {
         match self {
-            Self::Direct | Self::OtherInstance { .. } => true,
+            Self::Direct => true,
             Self::Open(error) => error.is_of_settings(),
             Self::Empty(_) | Self::Unreachable { .. } | Self::Service(_) | Self::System(_) => false,
         }
@@ -60,10 +55,6 @@ impl CommandError {
 /// Where it was not done to the end. Lines that were printed stand.
 pub fn run(config: &Config, request: Request) -> Result<bool, CommandError> {
     let spool = config.spool.as_ref().ok_or(CommandError::Direct)?;
-    if let Some(other) = request.receipts().iter().find(|id| id.instance != config.instance_id) {
-        let (receipt, instance) = (other.to_string(), config.instance_id.clone());
-        return Err(CommandError::OtherInstance { receipt, instance });
-    }
     let mut printer =
         Printer { out: io::stdout().lock(), errors: io::stderr().lock(), told: Told::default() };
     let mut opened: Option<Opened> = None;
@@ -98,7 +89,8 @@ impl Opened {
         if spool.directory.is_dir() && !Store::is_in(&spool.directory) {
             return Err(CommandError::Empty(directory));
         }
-        let store = match Store::open(&spool.directory, SystemTime::now()) {
+        let store = Store::open_for_command(&spool.directory, &config.instance_id, SystemTime::now());
+        let store = match store {
             Err(OpenError::Locked(_)) => return Err(CommandError::Unreachable { directory, why }),
             opened => Arc::new(opened?),
         };
@@ -115,7 +107,6 @@ impl Opened {
             &supervisor.alarm(),
         )?);
         let failed = FailedRecords::new(Parts {
-            instance: config.instance_id.clone(),
             store,
             writer: Arc::clone(&writer),
             lines: Arc::new(Lines::default()),

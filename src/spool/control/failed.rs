@@ -2,7 +2,7 @@
 
 use super::protocol::{Answer, Entry, Request, Which};
 use crate::{
-    produce::{InstanceId, ReceiptId, Sequence},
+    produce::{ReceiptId, Sequence},
     spool::{
         Encoded, FailedRecord, Finished, Found, ReadError, Resolved, Store, Writer,
         lines::{Lines, Places},
@@ -24,7 +24,6 @@ pub struct FailedRecords {
 
 /// What they need.
 pub struct Parts {
-    pub instance: InstanceId,
     pub store: Arc<Store>,
     pub writer: Arc<Writer>,
     pub lines: Arc<Lines>,
@@ -85,7 +84,7 @@ impl FailedRecords {
         while left > 0 {
             let turn = self.turn.lock().await;
             let count = usize::try_from(left).unwrap_or(PAGE).min(PAGE);
-            let page = self.read(move |store, instance| store.failed(from, count, instance)).await?;
+            let page = self.read(move |store| store.failed(from, count)).await?;
             let Some(last) = page.last() else { return Ok(()) };
             // what fails again is not met again
             let next = last.sequence.0.checked_add(1);
@@ -102,8 +101,12 @@ impl FailedRecords {
     async fn these(&self, act: Act, ids: Vec<ReceiptId>, answers: &mpsc::Sender<Answer>) -> Result<(), Stop> {
         let mut seen = HashSet::new();
         for id in ids {
-            if id.instance != self.parts.instance {
-                let why = format!("it is of another instance, and this is '{}'", self.parts.instance);
+            let instances = self.parts.store.instances();
+            if !instances.gave(&id) {
+                let why = match instances.latest() {
+                    here if id.instance == *here => why_not(&Found::Unknown).to_owned(),
+                    here => format!("it is of another instance, and this is '{here}'"),
+                };
                 say([Answer::Refused { receipt: id.to_string(), why }], answers).await?;
                 continue;
             }
@@ -112,10 +115,10 @@ impl FailedRecords {
             }
             let turn = self.turn.lock().await;
             let sequence = id.sequence;
-            let mut found = self.read(move |store, instance| store.failed(sequence, 1, instance)).await?;
+            let mut found = self.read(move |store| store.failed(sequence, 1)).await?;
             found.retain(|failed| failed.sequence == sequence);
             let done = if found.is_empty() {
-                let found = self.read(move |store, _| store.find(sequence)).await?;
+                let found = self.read(move |store| store.find(sequence)).await?;
                 vec![Answer::Refused { receipt: id.to_string(), why: why_not(&found).into() }]
             } else {
                 self.act(act, found).await?
@@ -141,7 +144,7 @@ impl FailedRecords {
 
     async fn retry(&self, records: Vec<FailedRecord>) -> Result<Vec<Answer>, Stop> {
         let sequences: Vec<_> = records.iter().map(|failed| failed.sequence).collect();
-        let look = move |store: &Store, _: &InstanceId| -> Result<Vec<bool>, ReadError> {
+        let look = move |store: &Store| -> Result<Vec<bool>, ReadError> {
             sequences.iter().map(|sequence| store.has_neighbours(*sequence)).collect()
         };
         let has_neighbours = self.read(look).await?;
@@ -186,15 +189,15 @@ impl FailedRecords {
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Store, &InstanceId) -> Result<T, ReadError> + Send + 'static,
+        read: impl FnOnce(&Store) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Stop> {
-        let (store, instance) = (Arc::clone(&self.parts.store), self.parts.instance.clone());
-        let read = tokio::task::spawn_blocking(move || read(&store, &instance)).await;
+        let store = Arc::clone(&self.parts.store);
+        let read = tokio::task::spawn_blocking(move || read(&store)).await;
         Ok(read.map_err(|error| Stop::Error(error.to_string()))??)
     }
 
     fn entry(&self, failed: &FailedRecord) -> Entry {
-        Entry::of(failed, &self.parts.instance)
+        Entry::of(failed, self.parts.store.instances())
     }
 }
 
@@ -224,7 +227,7 @@ mod tests {
     use super::*;
     use crate::{
         lifecycle::supervisor::Supervisor,
-        produce::{Record, fake::record},
+        produce::{InstanceId, Record, fake::record},
         spool::{Change, Failure, Settings, codec},
     };
     use bytes::Bytes;
@@ -252,7 +255,9 @@ mod tests {
     /// A store in which these records have failed.
     fn desk(failed: impl IntoIterator<Item = u64>) -> Desk {
         let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(directory.path(), SystemTime::now()).unwrap());
+        let store = Arc::new(
+            Store::open(directory.path(), &InstanceId::parse("a").unwrap(), SystemTime::now()).unwrap(),
+        );
         let fail = failed.into_iter().map(failure).collect();
         store.commit(&Change { fail, ..Change::default() }).unwrap();
         let settings = Settings {
@@ -267,7 +272,6 @@ mod tests {
         let (replay, told) = mpsc::unbounded_channel();
         let lines = Arc::new(Lines::default());
         let failed = Arc::new(FailedRecords::new(Parts {
-            instance: InstanceId::parse("a").unwrap(),
             store: Arc::clone(&store),
             writer: Arc::new(writer.unwrap()),
             lines: Arc::clone(&lines),

@@ -1,8 +1,8 @@
 //! What is said on the socket: one line of JSON asks, lines of JSON answer, and the last one says that it is the last.
 
 use crate::{
-    produce::{InstanceId, ReceiptId, batch_size},
-    spool::FailedRecord,
+    produce::{ReceiptId, batch_size},
+    spool::{FailedRecord, Instances},
 };
 use serde::{Deserialize, Serialize};
 
@@ -82,22 +82,13 @@ impl Request {
             Self::List { .. } | Self::Retry(Which::All) | Self::Drop(Which::All) => vec![self],
         }
     }
-
-    /// The receipts that it names.
-    pub(super) fn receipts(&self) -> &[ReceiptId] {
-        match self {
-            Self::Retry(Which::These(ids)) | Self::Drop(Which::These(ids)) => ids,
-            Self::List { .. } | Self::Retry(Which::All) | Self::Drop(Which::All) => &[],
-        }
-    }
 }
 
 impl Entry {
-    pub(super) fn of(failed: &FailedRecord, instance: &InstanceId) -> Self {
+    pub(super) fn of(failed: &FailedRecord, instances: &Instances) -> Self {
         let FailedRecord { sequence, record, error, reason, failed_at } = failed;
-        let receipt = ReceiptId { instance: instance.clone(), sequence: *sequence };
         Self {
-            receipt: receipt.to_string(),
+            receipt: instances.receipt(*sequence).to_string(),
             failed_at: *failed_at,
             topic: record.topic.to_string(),
             key: record.key.as_deref().map(printable),
@@ -140,7 +131,7 @@ mod texts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::produce::Sequence;
+    use crate::produce::{InstanceId, Sequence};
 
     fn ids(count: u64) -> Vec<ReceiptId> {
         let instance = InstanceId::parse(&"i".repeat(InstanceId::MAX_LENGTH)).unwrap();
@@ -184,8 +175,8 @@ mod tests {
         for part in &parts {
             assert!((serde_json::to_string(part).unwrap().len() as u64) < LONGEST_REQUEST);
         }
-        let asked: Vec<_> = parts.iter().flat_map(|part| part.receipts().to_vec()).collect();
-        assert_eq!((parts.len(), asked), (3, all));
+        let all: Vec<_> = all.chunks(RECEIPTS).map(|ids| Request::Drop(Which::These(ids.to_vec()))).collect();
+        assert_eq!((parts.len(), parts), (3, all));
         assert_eq!(Request::Retry(Which::All).parts(), [Request::Retry(Which::All)]);
     }
 

@@ -111,13 +111,13 @@ mod tests {
     use std::{sync::atomic::AtomicU64, time::SystemTime};
 
     fn failed(directory: &Path, supervisor: &Supervisor) -> Arc<FailedRecords> {
-        let store = Arc::new(Store::open(directory, SystemTime::now()).unwrap());
+        let store =
+            Arc::new(Store::open(directory, &InstanceId::parse("a").unwrap(), SystemTime::now()).unwrap());
         let settings = Settings { max_bytes: 1, receipt_max_bytes: 1, receipt_ttl: Duration::from_secs(1) };
         let sequences = Arc::new(AtomicU64::new(1));
         let writer =
             Writer::start(Arc::clone(&store), sequences, settings, Box::new(|_| {}), &supervisor.alarm());
         Arc::new(FailedRecords::new(Parts {
-            instance: InstanceId::parse("a").unwrap(),
             store,
             writer: Arc::new(writer.unwrap()),
             lines: Arc::new(Lines::default()),

@@ -3,7 +3,7 @@
 
 use super::{AFTER_A_FAULT, Replay, refusals::FailedAt};
 use crate::{
-    produce::{InstanceId, Sequence},
+    produce::Sequence,
     spool::{Chunk, CommitError, Failure, Finished, Resolution, Store, now_ms},
 };
 use futures_util::{StreamExt, future::BoxFuture};
@@ -100,10 +100,9 @@ impl Replay {
             return Box::pin(std::future::ready(Ok(chunks.len())));
         }
         let (store, writer) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.writer));
-        let instance = self.parts.instance.clone();
         Box::pin(async move {
             let needs_reading = settled.iter().flatten().any(Settled::needs_reading);
-            let complete = move || complete(settled, &store, &instance);
+            let complete = move || complete(settled, &store);
             let (finished, count) = if needs_reading {
                 let read = tokio::task::spawn_blocking(complete).await;
                 read.unwrap_or_else(|error| Err(CommitError::Io(error.to_string())))?
@@ -185,18 +184,14 @@ impl Settled {
 
 /// What is to be written, and of how many of the chunks. Read for it is what is left of chunks that are resolved in part,
 /// and the records that failed.
-fn complete(
-    settled: Vec<Option<Settled>>,
-    store: &Store,
-    instance: &InstanceId,
-) -> Result<(Finished, usize), CommitError> {
+fn complete(settled: Vec<Option<Settled>>, store: &Store) -> Result<(Finished, usize), CommitError> {
     let (mut finished, mut written) = (Finished::default(), 0);
     for (place, settled) in settled.iter().enumerate() {
         if written >= WRITTEN {
             return Ok((finished, place));
         }
         if let Some(settled) = settled {
-            written += settled.add_to(&mut finished, store, instance)?;
+            written += settled.add_to(&mut finished, store)?;
         }
     }
     Ok((finished, settled.len()))
@@ -204,12 +199,7 @@ fn complete(
 
 impl Settled {
     /// Returns the bytes of records that are written anew.
-    fn add_to(
-        &self,
-        finished: &mut Finished,
-        store: &Store,
-        instance: &InstanceId,
-    ) -> Result<usize, CommitError> {
+    fn add_to(&self, finished: &mut Finished, store: &Store) -> Result<usize, CommitError> {
         let io = |error: &dyn std::fmt::Display| CommitError::Io(error.to_string());
         let (first, mut written) = (self.resolution.first, 0);
         if self.is_whole {
@@ -232,7 +222,7 @@ impl Settled {
             }
             let failed: HashMap<Sequence, &FailedAt> =
                 self.failed.iter().map(|failed| (failed.sequence, failed)).collect();
-            let copies = chunk.copies(instance, |sequence| failed.contains_key(&sequence));
+            let copies = chunk.copies(store.instances(), |sequence| failed.contains_key(&sequence));
             for (sequence, record) in copies.map_err(|error| io(&error))? {
                 let Some(FailedAt { error, reason, .. }) = failed.get(&sequence) else { continue };
                 let (error, reason) = (error.clone(), reason.clone());
@@ -249,12 +239,12 @@ impl Settled {
 mod tests {
     use super::*;
     use crate::{
-        produce::{Record, fake::record},
+        produce::{InstanceId, Record, fake::record},
         spool::{Change, Encoded, Resolved, codec},
     };
 
     fn store(directory: &std::path::Path) -> Store {
-        Store::open(directory, std::time::SystemTime::now()).unwrap()
+        Store::open(directory, &InstanceId::parse("a").unwrap(), std::time::SystemTime::now()).unwrap()
     }
 
     fn put(store: &Store, first: Sequence, records: &[Record]) {
@@ -285,17 +275,16 @@ mod tests {
     fn a_chunk_whose_first_record_has_left_is_rewritten_again() {
         let directory = tempfile::tempdir().unwrap();
         let store = store(directory.path());
-        let instance = InstanceId::parse("a").unwrap();
         let first = Sequence(10);
         put(&store, first, &[record("t"), record("u"), record("v"), record("w")]);
         for (index, left) in [(0, vec![1, 2, 3]), (2, vec![1, 3]), (1, vec![3])] {
-            let (finished, _) = complete(vec![failed(first, [index], false)], &store, &instance).unwrap();
+            let (finished, _) = complete(vec![failed(first, [index], false)], &store).unwrap();
             assert_eq!((finished.rewritten.len(), finished.failed.len()), (1, 1), "{index}");
             assert_eq!(finished.failed[0].sequence.0, first.0 + u64::from(index));
             store.commit(&Change { replace: finished.rewritten, ..Change::default() }).unwrap();
             let chunk = Chunk::parse(first, store.chunk_at(first).unwrap().unwrap()).unwrap();
             let found: Vec<_> =
-                chunk.records(&instance).unwrap().iter().map(|(at, _)| at.0 - first.0).collect();
+                chunk.records(store.instances()).unwrap().iter().map(|(at, _)| at.0 - first.0).collect();
             assert_eq!(found, left);
         }
     }
@@ -307,8 +296,7 @@ mod tests {
         let value = |number: usize| Some(vec![number as u8; 1000].into());
         let records: Vec<_> = (0..60).map(|number| Record { value: value(number), ..record("t") }).collect();
         put(&store, Sequence(10), &records);
-        let instance = InstanceId::parse("a").unwrap();
-        let (finished, _) = complete(vec![failed(Sequence(10), 0..60, true)], &store, &instance).unwrap();
+        let (finished, _) = complete(vec![failed(Sequence(10), 0..60, true)], &store).unwrap();
         assert_eq!(finished.removed, [Sequence(10)]);
         assert_eq!(finished.failed.len(), 60);
         for (number, failure) in finished.failed.into_iter().enumerate() {
@@ -326,12 +314,11 @@ mod tests {
         let large = Record { value: Some(vec![0; WRITTEN / 2 + 1].into()), ..record("t") };
         let firsts = [10, 20, 30].map(Sequence);
         firsts.iter().for_each(|first| put(&store, *first, std::slice::from_ref(&large)));
-        let instance = InstanceId::parse("a").unwrap();
         let mut left = &firsts[..];
         let mut committed = Vec::new();
         while !left.is_empty() {
             let settled = left.iter().map(|first| failed(*first, [0], true)).collect();
-            let (finished, count) = complete(settled, &store, &instance).unwrap();
+            let (finished, count) = complete(settled, &store).unwrap();
             assert_eq!(
                 (finished.removed.len(), finished.failed.len(), finished.resolved.len()),
                 (count, count, count)

@@ -3,8 +3,8 @@
 use super::Parts;
 use crate::{
     produce::{
-        Admitted, Batching, Budget, DeadLetterTopic, Delivery, Error, Found, Header, InstanceId, Producer,
-        Receipt, Record, RecordLimits, Report, Sequence, Submission, check_record,
+        Admitted, Batching, Budget, DeadLetterTopic, Delivery, Error, Found, Header, Producer, Receipt,
+        Record, RecordLimits, Report, Sequence, Submission, check_record,
     },
     spool::{Chunk, Store, now_ms},
     telemetry::metrics::Metrics,
@@ -27,7 +27,6 @@ type Reading = oneshot::Receiver<Result<Record, String>>;
 #[derive(Clone)]
 pub struct DeadLetters {
     topic: DeadLetterTopic,
-    instance: InstanceId,
     producer: Arc<dyn Producer>,
     store: Arc<Store>,
     budget: Arc<Budget>,
@@ -39,7 +38,6 @@ impl DeadLetters {
     pub fn new(topic: DeadLetterTopic, parts: &Parts, budget: &Arc<Budget>) -> Self {
         Self {
             topic,
-            instance: parts.instance.clone(),
             producer: Arc::clone(&parts.producer),
             store: Arc::clone(&parts.store),
             budget: Arc::clone(budget),
@@ -50,7 +48,7 @@ impl DeadLetters {
 
     /// Reads these records of a chunk, once for all of them.
     pub fn read(&self, first: Sequence, sequences: Vec<Sequence>) -> Vec<Reading> {
-        let (store, instance) = (Arc::clone(&self.store), self.instance.clone());
+        let store = Arc::clone(&self.store);
         let (senders, readings): (HashMap<_, _>, Vec<_>) = sequences
             .into_iter()
             .map(|sequence| {
@@ -59,7 +57,7 @@ impl DeadLetters {
             })
             .unzip();
         tokio::task::spawn_blocking(move || {
-            let mut copies = copies(&store, &instance, first, |sequence| senders.contains_key(&sequence));
+            let mut copies = copies(&store, first, |sequence| senders.contains_key(&sequence));
             for (sequence, sender) in senders {
                 let gone = || Err("it is not in the spool any more".to_owned());
                 let record = match &mut copies {
@@ -135,13 +133,12 @@ impl DeadLetters {
 /// The records of the chunk that are wanted.
 fn copies(
     store: &Store,
-    instance: &InstanceId,
     first: Sequence,
     is_wanted: impl FnMut(Sequence) -> bool,
 ) -> Result<HashMap<Sequence, Record>, String> {
     let Some(value) = store.chunk_at(first).map_err(|error| error.to_string())? else {
         return Ok(HashMap::new());
     };
-    let copies = Chunk::parse(first, value).and_then(|chunk| chunk.copies(instance, is_wanted));
+    let copies = Chunk::parse(first, value).and_then(|chunk| chunk.copies(store.instances(), is_wanted));
     Ok(copies.map_err(|error| error.to_string())?.into_iter().collect())
 }

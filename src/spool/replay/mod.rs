@@ -34,7 +34,7 @@ use super::{
     pace::{Pace, TURN},
 };
 use crate::{
-    produce::{Budget, DeadLetterTopic, Error, InstanceId, Producer, Report, Sequence, Topic, TopicName},
+    produce::{Budget, DeadLetterTopic, Error, Producer, Report, Sequence, Topic, TopicName},
     telemetry::{
         metrics::Metrics,
         spool_metrics::{ReplayStatus, SpoolMetrics},
@@ -82,7 +82,6 @@ pub enum Message {
 
 /// What the replay works with.
 pub struct Parts {
-    pub instance: InstanceId,
     pub producer: Arc<dyn Producer>,
     pub store: Arc<Store>,
     pub writer: Arc<Writer>,

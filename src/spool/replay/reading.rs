@@ -226,7 +226,8 @@ impl Replay {
             line.inspect(|line| self.passed_over.lines.insert(*line));
             return None;
         }
-        let records = Chunk::parse(first, value).and_then(|chunk| chunk.records(&self.parts.instance));
+        let records =
+            Chunk::parse(first, value).and_then(|chunk| chunk.records(self.parts.store.instances()));
         records
             .inspect_err(|error| {
                 tracing::error!(%error, sequence = first.0, "stored records cannot be read and are passed over");

@@ -215,7 +215,7 @@ impl Replay {
 
     fn tell(&mut self, sequence: Sequence, error: &str, reason: &str, dead_letter_topic: Option<&TopicName>) {
         let Some(others) = self.refusals.silence.breaks(Instant::now()) else { return };
-        let id = crate::produce::ReceiptId { instance: self.parts.instance.clone(), sequence };
+        let id = self.parts.store.instances().receipt(sequence);
         match dead_letter_topic {
             Some(topic) => {
                 tracing::error!(receipt = %id, error, reason, dead_letter_topic = %topic, others,

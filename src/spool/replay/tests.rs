@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     lifecycle::supervisor::Supervisor,
     produce::{
-        Record,
+        InstanceId, Record,
         fake::{FakeProducer, Step, record},
     },
     spool::{Change, Encoded, Settings, codec},
@@ -21,7 +21,9 @@ struct Stepped {
 
 fn stepped(producer: &Arc<FakeProducer>, dead_letter_topic: Option<&str>) -> Stepped {
     let directory = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(directory.path(), SystemTime::now()).unwrap());
+    let store = Arc::new(
+        Store::open(directory.path(), &InstanceId::parse("here").unwrap(), SystemTime::now()).unwrap(),
+    );
     let settings =
         Settings { max_bytes: u64::MAX, receipt_max_bytes: u64::MAX, receipt_ttl: Duration::from_secs(3600) };
     let supervisor = Supervisor::new();
@@ -30,7 +32,6 @@ fn stepped(producer: &Arc<FakeProducer>, dead_letter_topic: Option<&str>) -> Ste
         Writer::start(Arc::clone(&store), sequences, settings, Box::new(|_| {}), &supervisor.alarm());
     let metrics = Arc::new(Metrics::for_tests());
     let (replay, _, messages) = Replay::new(Parts {
-        instance: InstanceId::parse("here").unwrap(),
         producer: producer.clone(),
         store: Arc::clone(&store),
         writer: Arc::new(writer.unwrap()),

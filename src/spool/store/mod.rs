@@ -6,6 +6,7 @@
 //! | `receipts` | the same | what became of records of that chunk |
 //! | `resolved` | when, and the same | nothing: the order in which receipts are forgotten |
 //! | `failed` | sequence | a record that was refused for ever, and why |
+//! | `instances` | sequence | what the instance is called from it on |
 //! | `meta` | name | the format, and where the next start's sequences may begin |
 //!
 //! A transaction is one fsync: redb tells by checksums whether the last one is whole, and takes the one before where it
@@ -16,6 +17,7 @@
 
 mod change;
 mod error;
+mod names;
 mod open;
 mod read;
 #[cfg(test)]
@@ -25,8 +27,8 @@ pub use change::{Change, Failure, Receipts};
 pub use error::{CommitError, OpenError, ReadError, Shortage};
 pub use read::{FailedRecord, Found};
 
-use super::directory;
-use crate::produce::Sequence;
+use super::{Instances, directory};
+use crate::produce::{InstanceId, Sequence};
 use redb::{Database, TableDefinition};
 use std::{
     path::{Path, PathBuf},
@@ -67,6 +69,7 @@ pub struct Store {
     /// Chunks that a failed transaction may have left in the file.
     unconfirmed: Mutex<Vec<Sequence>>,
     first_sequence: Sequence,
+    instances: Instances,
     totals: Totals,
 }
 
@@ -83,12 +86,26 @@ struct Totals {
 }
 
 impl Store {
-    /// Opens the spool in this directory, or makes one there, and locks it against other processes.
+    /// Opens the spool in this directory, or makes one there, and locks it against other processes. New records are
+    /// those of `instance`, which is remembered.
     ///
     /// # Errors
     /// Each with what to do.
-    pub fn open(directory: &Path, now: SystemTime) -> Result<Self, OpenError> {
-        open::open(directory, now)
+    pub fn open(directory: &Path, instance: &InstanceId, now: SystemTime) -> Result<Self, OpenError> {
+        open::open(directory, instance, now, true)
+    }
+
+    /// As [`open`](Self::open), to see to records that are there already. `instance` is not remembered; it is whose the
+    /// records are only where no name is remembered yet.
+    ///
+    /// # Errors
+    /// Each with what to do.
+    pub fn open_for_command(
+        directory: &Path,
+        instance: &InstanceId,
+        now: SystemTime,
+    ) -> Result<Self, OpenError> {
+        open::open(directory, instance, now, false)
     }
 
     /// Whether there is one in this directory.
@@ -99,6 +116,11 @@ impl Store {
     /// Where this start's sequences begin: above all that an earlier start gave.
     pub fn first_sequence(&self) -> Sequence {
         self.first_sequence
+    }
+
+    /// What the instance was and is called.
+    pub fn instances(&self) -> &Instances {
+        &self.instances
     }
 
     /// How many records wait to be sent.

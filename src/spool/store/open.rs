@@ -1,10 +1,10 @@
 //! Opening the file: what it must be, what it is told, and counting what it holds.
 
 use super::{
-    super::codec::Head, FAILED, FLOOR_KEY, FORMAT, FORMAT_KEY, META, NONE, OpenError, RECEIPTS, RECORDS,
-    RESOLVED, START, Store, Totals, directory, footprint, receipts_footprint,
+    super::codec::Head, FAILED, FLOOR_KEY, FORMAT, FORMAT_KEY, Instances, META, NONE, OpenError, RECEIPTS,
+    RECORDS, RESOLVED, START, Store, Totals, directory, footprint, names, receipts_footprint,
 };
-use crate::produce::Sequence;
+use crate::produce::{InstanceId, Sequence};
 use redb::{Database, ReadableDatabase, ReadableTable};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -20,17 +20,22 @@ pub(super) const FILE: &str = "spool.redb";
 /// For pages that are read; those of a transaction under way are held besides.
 const CACHE: usize = 8 << 20;
 
-pub(super) fn open(path: &Path, now: SystemTime) -> Result<Store, OpenError> {
+pub(super) fn open(
+    path: &Path,
+    instance: &InstanceId,
+    now: SystemTime,
+    takes_records: bool,
+) -> Result<Store, OpenError> {
     directory::check(path).map_err(|why| OpenError::unfit(path, why))?;
     if let Some(why) = directory::lost_by(path) {
         tracing::warn!(directory = %path.display(), "SPOOL_DIR does not last: {why}");
     }
     let database = database(path)?;
     check_format(&database, path)?;
-    let first_sequence = begin(&database, path, now)?;
+    let (first_sequence, instances) = begin(&database, path, instance, now, takes_records)?;
     let totals = count(&database, path)?;
     let (directory, database) = (path.to_owned(), RwLock::new(Some(database)));
-    Ok(Store { directory, database, unconfirmed: Mutex::default(), first_sequence, totals })
+    Ok(Store { directory, database, unconfirmed: Mutex::default(), first_sequence, instances, totals })
 }
 
 /// The database, repaired where the last writer was killed.
@@ -80,9 +85,15 @@ fn check_format(database: &Database, path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Makes the tables, and takes this start's range of sequences for good.
-fn begin(database: &Database, path: &Path, now: SystemTime) -> Result<Sequence, OpenError> {
-    let begun = || -> Result<u64, redb::Error> {
+/// Makes the tables, and takes this start's range of sequences for good, with the name that its records have.
+fn begin(
+    database: &Database,
+    path: &Path,
+    instance: &InstanceId,
+    now: SystemTime,
+    takes_records: bool,
+) -> Result<(Sequence, Instances), OpenError> {
+    let begun = || -> Result<(Sequence, Instances), redb::Error> {
         let transaction = database.begin_write()?;
         let first = {
             transaction.open_table(RECORDS)?;
@@ -96,10 +107,14 @@ fn begin(database: &Database, path: &Path, now: SystemTime) -> Result<Sequence, 
             meta.insert(FLOOR_KEY, first)?;
             first
         };
+        if takes_records {
+            names::add(&transaction, instance, first)?;
+        }
+        let instances = names::read(&transaction, instance)?;
         transaction.commit()?;
-        Ok(first)
+        Ok((Sequence(first), instances))
     };
-    begun().map(Sequence).map_err(|error| OpenError::storage(path, error))
+    begun().map_err(|error| OpenError::storage(path, error))
 }
 
 fn nanoseconds(now: SystemTime) -> u64 {

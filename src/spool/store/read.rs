@@ -2,13 +2,14 @@
 
 use super::{
     super::{
+        Instances,
         codec::{Chunk, Corrupt, Decoder, Encoded, FORMAT, Head, append, index, take, unframed},
         results::{self, Resolved},
     },
     FAILED, RECEIPTS, RECORDS, ReadError, Store,
     error::unread,
 };
-use crate::produce::{InstanceId, Record, Sequence};
+use crate::produce::{Record, Sequence};
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableDatabase};
 use serde::{Deserialize, Serialize};
@@ -152,12 +153,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the file can't be read.
-    pub fn failed(
-        &self,
-        from: Sequence,
-        limit: usize,
-        instance: &InstanceId,
-    ) -> Result<Vec<FailedRecord>, ReadError> {
+    pub fn failed(&self, from: Sequence, limit: usize) -> Result<Vec<FailedRecord>, ReadError> {
         self.read(|transaction| {
             let (mut records, mut bytes) = (Vec::new(), 0);
             for entry in transaction.open_table(FAILED)?.range(from.0..)?.take(limit) {
@@ -166,7 +162,7 @@ impl Store {
                 if bytes > FAILED_READ && !records.is_empty() {
                     break;
                 }
-                match decode(Sequence(key.value()), &Bytes::copy_from_slice(row.value()), instance) {
+                match decode(Sequence(key.value()), &Bytes::copy_from_slice(row.value()), &self.instances) {
                     Ok(record) => records.push(record),
                     Err(error) => return Ok(Err(error)),
                 }
@@ -214,12 +210,12 @@ pub(super) fn encode(record: &Record, error: &str, reason: &str, failed_at: i64)
     row
 }
 
-fn decode(sequence: Sequence, row: &Bytes, instance: &InstanceId) -> Result<FailedRecord, Corrupt> {
+fn decode(sequence: Sequence, row: &Bytes, instances: &Instances) -> Result<FailedRecord, Corrupt> {
     let (head, rest): (FailedHead, _) = take(row)?;
     if head.format != FORMAT {
         return Err(Corrupt(format!("format {} of a failed record", head.format)));
     }
-    let record = Decoder::new(instance).record(sequence, row, unframed(rest)?)?;
+    let record = Decoder::new(instances).record(sequence, row, unframed(rest)?)?;
     let (error, reason, failed_at) = (head.error.to_owned(), head.reason.to_owned(), head.failed_at);
     Ok(FailedRecord { sequence, record, error, reason, failed_at })
 }

@@ -1,3 +1,4 @@
+mod names;
 mod receipts;
 
 use super::{
@@ -68,11 +69,11 @@ impl StorageBackend for FailingDisk {
 }
 
 fn open_at(directory: &Path) -> Store {
-    Store::open(directory, SystemTime::now()).unwrap()
+    Store::open(directory, &instance(), SystemTime::now()).unwrap()
 }
 
 fn refused(directory: &Path) -> String {
-    Store::open(directory, SystemTime::now()).unwrap_err().to_string()
+    Store::open(directory, &instance(), SystemTime::now()).unwrap_err().to_string()
 }
 
 fn numbered(records: std::ops::Range<u32>) -> Vec<Record> {
@@ -135,7 +136,7 @@ fn what_was_committed_is_there_when_it_is_opened_again() {
     assert!(matches!(store.find(Sequence(201)), Ok(Found::Failed { .. })));
     assert_eq!(store.chunks_from(Sequence(0), 1).unwrap()[0].0, Sequence(100));
     assert_eq!(store.oldest_stored_at(), Some(1_795_228_481_000));
-    let failed = store.failed(Sequence(0), 10, &instance()).unwrap();
+    let failed = store.failed(Sequence(0), 10).unwrap();
     assert_eq!((failed.len(), failed[0].sequence, failed[0].reason.as_str()), (1, Sequence(201), "no"));
 }
 
@@ -143,7 +144,7 @@ fn what_was_committed_is_there_when_it_is_opened_again() {
 fn sequences_begin_above_all_of_an_earlier_start_even_where_the_clock_was_set_back() {
     let directory = tempfile::tempdir().unwrap();
     let first = open_at(directory.path()).first_sequence();
-    let second = Store::open(directory.path(), SystemTime::UNIX_EPOCH).unwrap().first_sequence();
+    let second = Store::open(directory.path(), &instance(), SystemTime::UNIX_EPOCH).unwrap().first_sequence();
     assert_eq!(second.0, first.0 + START);
 }
 
@@ -294,7 +295,7 @@ fn a_damaged_file_is_refused_with_a_text_or_has_all_but_the_damaged_commit() {
     let mut opened = 0;
     for variant in variants {
         fs::write(directory.path().join(open::FILE), variant).unwrap();
-        match Store::open(directory.path(), SystemTime::now()) {
+        match Store::open(directory.path(), &instance(), SystemTime::now()) {
             Ok(store) => {
                 opened += 1;
                 // damage to the last commit looks like one that a power cut has torn: it is cut off as a whole

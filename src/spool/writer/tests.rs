@@ -25,7 +25,8 @@ fn started_with(settings: Settings) -> Running {
 }
 
 fn started_in(directory: tempfile::TempDir, settings: Settings) -> Running {
-    let store = Arc::new(Store::open(directory.path(), SystemTime::now()).unwrap());
+    let store =
+        Arc::new(Store::open(directory.path(), &InstanceId::parse("a").unwrap(), SystemTime::now()).unwrap());
     let sequences = Arc::new(AtomicU64::new(store.first_sequence().0));
     let (commits, supervisor) = (Arc::new(Mutex::new(Vec::new())), Supervisor::new());
     let seen = Arc::clone(&commits);
@@ -49,11 +50,10 @@ fn encoded(keys: impl IntoIterator<Item = String>) -> Encoded {
 
 /// All that is stored, in order.
 fn stored(store: &Store) -> Vec<(Sequence, String)> {
-    let instance = InstanceId::parse("a").unwrap();
     let chunks = store.chunks_from(Sequence(0), usize::MAX).unwrap();
     let records = chunks
         .into_iter()
-        .flat_map(|(first, value)| Chunk::parse(first, value).unwrap().records(&instance).unwrap());
+        .flat_map(|(first, value)| Chunk::parse(first, value).unwrap().records(store.instances()).unwrap());
     let key = |record: Record| String::from_utf8(record.key.unwrap().to_vec()).unwrap();
     records.map(|(sequence, record)| (sequence, key(record))).collect()
 }
@@ -89,7 +89,7 @@ async fn a_request_may_span_chunks_and_is_there_after_a_restart() {
     let first = writer.store(encoded((0..20_000).map(|n| n.to_string())), no_places()).await.unwrap();
     writer.close();
     drop((writer, store));
-    let store = Store::open(directory.path(), SystemTime::now()).unwrap();
+    let store = Store::open(directory.path(), &InstanceId::parse("a").unwrap(), SystemTime::now()).unwrap();
     assert!(store.chunks_from(Sequence(0), usize::MAX).unwrap().len() > 2);
     let expected = (0..20_000).map(|n| (Sequence(first.0 + n), n.to_string())).collect::<Vec<_>>();
     assert_eq!(stored(&store), expected);
