@@ -15,7 +15,7 @@
 //! | [`lifecycle`] | supervision, readiness, shutdown | produce |
 //! | [`produce`] | the core: record, delivery, receipt, error, pipeline | telemetry |
 //! | [`spool`] | the records and receipts that are kept on disk | produce, config, lifecycle, telemetry |
-//! | [`telemetry`] | logs and metrics | config |
+//! | [`telemetry`] | logs, metrics, the limiter of repeated log lines | config |
 //!
 //! The test `arrows` at the end of this file reads this table and every `use crate::` line.
 

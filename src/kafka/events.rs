@@ -1,16 +1,30 @@
 //! librdkafka's log lines and statistics, understood away from where they come in.
 
 use super::context::Event;
-use crate::telemetry::metrics::{BrokerStatistics, Metrics, ProducerStatistics};
+use crate::telemetry::{
+    metrics::{BrokerStatistics, Metrics, ProducerStatistics},
+    silence::Silences,
+};
 use rdkafka::{Statistics, config::RDKafkaLogLevel};
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
+
+/// For one kind of librdkafka's lines, which come with every attempt, of every client.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Runs until every client that sends events is gone.
 pub async fn consume(mut events: mpsc::Receiver<Event>, metrics: Arc<Metrics>) {
+    let mut lines = Silences::of(SILENCE);
     while let Some(event) = events.recv().await {
         match event {
-            Event::Log { level, facility, text } => log(level, &facility, &text),
+            Event::Log { level, facility, text } => {
+                if let Some(others) = lines.breaks(kind(&facility, &text), Instant::now()) {
+                    log(level, &facility, &text, others);
+                }
+            }
             Event::Statistics(json, epoch) => match serde_json::from_slice::<Statistics>(&json) {
                 Ok(statistics) => {
                     metrics.set_producer_statistics(&summary(&statistics));
@@ -23,19 +37,28 @@ pub async fn consume(mut events: mpsc::Receiver<Event>, metrics: Arc<Metrics>) {
     }
 }
 
-/// librdkafka's levels, all but the gravest lowered: nearly every line is about a connection, of which the link
-/// says once what is wrong, and librdkafka with every attempt.
-fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
+/// What a line has in common with its repetitions: its thread, which has the broker's name, and its text but for the
+/// numbers, which change.
+fn kind(facility: &str, text: &str) -> String {
+    let (thread, text) = text.split_once("]: ").unwrap_or(("", text));
+    let text = text.chars().filter(|character| !character.is_ascii_digit());
+    format!("{facility} {thread} ").chars().chain(text).collect()
+}
+
+/// At librdkafka's level, which is syslog's. A line stands for so many `others`.
+fn log(level: RDKafkaLogLevel, facility: &str, text: &str, others: usize) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(target: "librdkafka", facility, "{text}");
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => {
+            tracing::error!(target: "librdkafka", facility, others, "{text}");
         }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
-            tracing::info!(target: "librdkafka", facility, "{text}");
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, others, "{text}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", facility, others, "{text}");
         }
-        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-            tracing::debug!(target: "librdkafka", facility, "{text}");
-        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, others, "{text}"),
     }
 }
 
@@ -65,6 +88,19 @@ fn summary(statistics: &Statistics) -> ProducerStatistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_about_one_broker_that_differ_in_numbers_are_of_one_kind() {
+        let line = |port: u32, time: u32, state: &str| {
+            let broker = format!("127.0.0.1:{port}/1");
+            let fault = format!("Connect failed: Connection refused (after {time}ms in state {state})");
+            kind("FAIL", &format!("[thrd:{broker}]: {broker}: {fault}"))
+        };
+        assert_eq!(line(9092, 0, "CONNECT"), line(9092, 117, "CONNECT"));
+        assert_ne!(line(9092, 0, "CONNECT"), line(9093, 0, "CONNECT"), "another broker");
+        assert_ne!(line(9092, 0, "CONNECT"), line(9092, 0, "UP"), "another fault");
+        assert_ne!(kind("FAIL", "the same"), kind("REQTMOUT", "the same"));
+    }
 
     #[test]
     fn statistics_become_queue_and_broker_figures() {

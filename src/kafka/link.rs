@@ -1,10 +1,10 @@
 //! The link to Kafka: a probe every second while it is up, jittered backoff while it is down, for ever. It
 //! alone turns readiness, and it replaces a producer that had a fatal error.
 
-use super::{cluster::Cluster, metadata::Topics, sender::Sender};
+use super::{cluster::Cluster, configured_topics::Looks, sender::Sender};
 use crate::{
     lifecycle::{readiness::Readiness, supervisor::Alarm},
-    produce::{Error, TopicName},
+    produce::TopicName,
     telemetry::metrics::Metrics,
 };
 use std::{
@@ -26,13 +26,13 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 /// How often the configured topics are looked for.
 const TOPICS_EVERY: Duration = Duration::from_secs(30);
-/// How long topics that were just made may be unknown to some brokers.
-const TOPICS_SETTLE: Duration = Duration::from_secs(2);
+/// How long the first connection is kept back for topics that are being made: whoever waits for `/ready` finds them.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// What the link works on.
 pub struct Link {
     pub cluster: Arc<Cluster>,
-    pub topics: Arc<Topics>,
+    pub looks: Looks,
     pub readiness: Arc<Readiness>,
     pub metrics: Arc<Metrics>,
     pub alarm: Alarm,
@@ -42,15 +42,10 @@ pub struct Link {
 pub struct LinkSettings {
     /// The topics of the fixed routes, at least one.
     pub topics: Vec<TopicName>,
-    /// Makes the configured topics where one is missing.
-    pub create_topics: Option<CreateTopics>,
     pub base_delay: Duration,
     /// Attempts at the first connection; None for ever.
     pub retries: Option<u32>,
 }
-
-/// Blocks until the topics are there or cannot be made; says why in the log. True where one was made.
-pub type CreateTopics = Box<dyn FnMut() -> bool + Send>;
 
 /// Ends the link's thread when it is dropped.
 pub struct LinkHandle {
@@ -79,7 +74,7 @@ impl Link {
         Ok(LinkHandle { is_stopped, thread })
     }
 
-    fn run(mut self, is_stopped: &AtomicBool) {
+    fn run(self, is_stopped: &AtomicBool) {
         let mut backoff = Backoff::new(self.settings.base_delay);
         let mut outage: Option<Outage> = None;
         let mut failures = 0;
@@ -88,18 +83,14 @@ impl Link {
         loop {
             let pause = match self.probe() {
                 Ok(()) => {
-                    let connected = self.readiness.is_connected();
-                    if connected {
-                        // before the topics: their answers may come after this proof has aged
-                        self.up(None);
-                    }
-                    if !connected || topics_due <= Instant::now() {
-                        self.look_for_topics();
+                    if !self.readiness.is_connected() || topics_due <= Instant::now() {
+                        let end = self.looks.ask();
+                        if !connected_before {
+                            let _ = end.recv_timeout(FIRST_LOOK);
+                        }
                         topics_due = Instant::now() + TOPICS_EVERY;
                     }
-                    if !connected {
-                        self.up(outage.take());
-                    }
+                    self.up(outage.take());
                     connected_before = true;
                     backoff.reset();
                     PROBE_EVERY
@@ -173,47 +164,6 @@ impl Link {
             let for_seconds = outage.since.elapsed().as_secs();
             tracing::warn!(reason, for_seconds, "no connection to Kafka; trying again until there is one");
         }
-    }
-
-    /// Learns the configured topics before traffic needs them, makes them where that is asked for, and names those
-    /// that do not exist.
-    fn look_for_topics(&mut self) {
-        let Some(mut missing) = self.missing_topics() else { return };
-        if !missing.is_empty()
-            && let Some(create) = &mut self.settings.create_topics
-            && create()
-        {
-            let give_up = Instant::now() + TOPICS_SETTLE;
-            // the broker that is asked may hear of the new topics later than the one that made them
-            while !missing.is_empty() && Instant::now() < give_up {
-                thread::sleep(TOPICS_SETTLE / 10);
-                let Some(still_missing) = self.missing_topics() else { return };
-                missing = still_missing;
-            }
-        }
-        if missing != self.readiness.missing_topics() {
-            if !missing.is_empty() {
-                tracing::error!(
-                    ?missing,
-                    "configured topics do not exist; create them or set KAFKA_CREATE_TOPICS=true"
-                );
-            }
-            self.readiness.set_missing_topics(missing);
-        }
-    }
-
-    /// None where Kafka does not answer. Stops at the first question without an answer, because it keeps the next
-    /// probe waiting.
-    fn missing_topics(&self) -> Option<Vec<TopicName>> {
-        let mut missing = Vec::new();
-        for topic in &self.settings.topics {
-            match self.topics.refresh(topic, &self.cluster) {
-                Err(Error::UnknownTopic(_)) => missing.push(topic.clone()),
-                Err(Error::BrokerUnavailable { .. }) => return None,
-                Ok(_) | Err(_) => {}
-            }
-        }
-        Some(missing)
     }
 }
 

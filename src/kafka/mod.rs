@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod client;
 mod cluster;
+mod configured_topics;
 mod context;
 mod embedded;
 mod error;

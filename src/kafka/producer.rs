@@ -1,12 +1,13 @@
 //! [`crate::produce::Producer`] on librdkafka.
 
 use super::{
-    admin::{Admin, Created},
+    admin::Admin,
     client,
     cluster::{self, Cluster},
+    configured_topics::{ConfiguredTopics, create_topics},
     events,
     flusher::Flusher,
-    link::{CreateTopics, Link, LinkHandle, LinkSettings},
+    link::{Link, LinkHandle, LinkSettings},
     metadata::Topics,
     polled::StartError,
     topic_config,
@@ -74,15 +75,21 @@ impl KafkaProducer {
         let admin = Arc::new(Admin::new(&client::admin(&config.kafka)));
         let read_configs = topic_config::read(Arc::clone(&admin), Arc::clone(&topics), to_describe);
         supervisor.spawn("the reading of topic configurations", read_configs);
+        let configured = ConfiguredTopics {
+            names: config.topics.distinct(),
+            topics: Arc::clone(&topics),
+            cluster: Arc::clone(&cluster),
+            readiness: Arc::clone(&readiness),
+            create: config.kafka.create_topics.then(|| create_topics(config, admin)),
+        };
         let link = Link {
             cluster: Arc::clone(&cluster),
-            topics: Arc::clone(&topics),
+            looks: configured.start(&supervisor.alarm())?,
             readiness: Arc::clone(&readiness),
             metrics,
             alarm: supervisor.alarm(),
             settings: LinkSettings {
                 topics: config.topics.distinct(),
-                create_topics: config.kafka.create_topics.then(|| create_topics(config, admin)),
                 base_delay: config.kafka.connect_base_delay,
                 retries: config.kafka.connect_retries,
             },
@@ -128,41 +135,6 @@ async fn look_after_lanes(cluster: Weak<Cluster>) {
             forgotten = now;
         }
     }
-}
-
-/// For the link's thread: makes the configured topics and says in the log what came of it.
-fn create_topics(config: &Config, admin: Arc<Admin>) -> CreateTopics {
-    let topics = config.topics.distinct();
-    let (partitions, replication_factor) =
-        (config.kafka.topic_partitions, config.kafka.topic_replication_factor);
-    let runtime = tokio::runtime::Handle::current();
-    let mut last_fault = None;
-    Box::new(move || {
-        let created = runtime.block_on(admin.create_topics(&topics, partitions, replication_factor));
-        let (mut made, mut faults) = (false, Vec::new());
-        match created {
-            Ok(created) => {
-                for (topic, created) in created {
-                    match created {
-                        Ok(Created::New) => {
-                            made = true;
-                            tracing::info!(%topic, partitions, replication_factor, "topic created");
-                        }
-                        Ok(Created::Existed) => tracing::debug!(%topic, "topic exists already"),
-                        Err(reason) => faults.push(format!("{topic}: {reason}")),
-                    }
-                }
-            }
-            Err(error) => faults.push(error.to_string()),
-        }
-        let fault = (!faults.is_empty()).then(|| faults.join("; "));
-        // tried again for as long as topics are missing, told of once
-        if fault.is_some() && fault != last_fault {
-            tracing::error!(reason = fault, "configured topics cannot be created");
-        }
-        last_fault = fault;
-        made
-    })
 }
 
 impl Producer for KafkaProducer {

@@ -1,5 +1,6 @@
-//! Logs and metrics.
+//! Logs, metrics, and the limiter of repeated log lines.
 
 pub mod metrics;
+pub mod silence;
 pub mod spool_metrics;
 pub mod tracing;

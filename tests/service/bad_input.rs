@@ -9,7 +9,10 @@ use crate::{
     },
 };
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    io::Read,
+    time::{Duration, Instant},
+};
 
 /// Fails unless the answer is this refusal, which can never mean that something was written.
 #[track_caller]
@@ -163,6 +166,53 @@ async fn a_small_body_that_unpacks_beyond_the_limit_is_refused() {
     refused(&client.send("POST", "/logs", &headers, packed.finish().unwrap()).await, 413, "body_too_large");
     let broken = client.send("POST", "/logs", &headers, "this is not gzip").await;
     assert_eq!(broken.status, 400, "{broken:?}");
+}
+
+#[tokio::test]
+async fn what_follows_the_end_of_a_packed_body_is_refused_and_nothing_is_written() {
+    let (kafka, service) = service_or_skip!();
+    let topic = kafka.new_topic(1, &[]).await;
+    let record = |value: u32| json!({"topic": topic, "value": value, "project": "p"}).to_string();
+    let packed = |coding: &str, plain: &str| {
+        let (level, mut packed) = (flate2::Compression::fast(), Vec::new());
+        match coding {
+            "gzip" => flate2::read::GzEncoder::new(plain.as_bytes(), level).read_to_end(&mut packed),
+            _ => flate2::read::ZlibEncoder::new(plain.as_bytes(), level).read_to_end(&mut packed),
+        }
+        .unwrap();
+        packed
+    };
+    let client = service.client();
+    let post = async |coding: &str, body: Vec<u8>| {
+        let headers = [("content-type", "application/x-ndjson"), ("content-encoding", coding)];
+        client.send("POST", "/produce/batch", &headers, body).await
+    };
+    for coding in ["gzip", "deflate"] {
+        let whole = packed(coding, &record(1));
+        let mut rests = vec![b"x".to_vec(), record(2).into_bytes(), vec![0; 512]];
+        if coding == "deflate" {
+            rests.push(packed(coding, &record(2)));
+        }
+        for rest in rests {
+            let answer = post(coding, [whole.clone(), rest].concat()).await;
+            refused(&answer, 400, "invalid_body");
+            assert!(
+                answer.json()["detail"].as_str().unwrap().contains("nothing after the end"),
+                "{answer:?}"
+            );
+        }
+        refused(&post(coding, whole[..whole.len() - 1].to_vec()).await, 400, "invalid_body");
+    }
+    assert_eq!(consumer::count(&kafka.bootstrap(), &topic), 0);
+
+    let members = [packed("gzip", &record(1)), packed("gzip", "\n"), packed("gzip", &record(2))].concat();
+    post("gzip", members).await.written();
+    post("deflate", packed("deflate", &record(3))).await.written();
+    let values: Vec<_> = consumer::read_all(&kafka.bootstrap(), &topic)
+        .iter()
+        .map(|read| read.json()["value"].clone())
+        .collect();
+    assert_eq!(values, [1, 2, 3]);
 }
 
 #[tokio::test]

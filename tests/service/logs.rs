@@ -2,10 +2,13 @@
 
 use crate::{
     kafka_or_skip,
-    support::{app::Service, eventually},
+    support::{app::Service, eventually, mock::Mock},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 fn body(topic: &str) -> String {
     json!({"topic": topic, "key": "k3y-17", "value": {"card": "v4lue-17"}, "project": "p"}).to_string()
@@ -70,7 +73,38 @@ async fn an_outage_is_a_few_lines_and_its_end_is_one() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     let during = service.logs().lines().count() - before;
     assert!((1..=10).contains(&during), "{}", service.logs());
-    assert!(service.logs().contains("WARN"), "{}", service.logs());
+    let own = |line: &&str| line.contains("WARN") && line.contains("no connection to Kafka");
+    assert!(service.logs().lines().filter(own).count() >= 1, "{}", service.logs());
     kafka.restart();
     service.wait_ready_within(Duration::from_secs(5)).await;
+}
+
+/// librdkafka's lines.
+fn librdkafkas(service: &Service) -> Vec<Value> {
+    let lines = service.logs();
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["target"] == "librdkafka").collect()
+}
+
+#[tokio::test]
+async fn what_librdkafka_says_of_a_broker_that_goes_away_is_in_the_log_once_in_a_while() {
+    let mock = Mock::start(1);
+    let service = Service::ready(&[("KAFKA_BROKERS", mock.bootstrap())]).await;
+    let start = Instant::now();
+    // librdkafka itself leaves out what it has just said, but not what it says in turn
+    let flapping = mock.flap(1, Duration::from_millis(500));
+    let repeated = |line: &Value| line["others"].as_u64().unwrap() > 0;
+    eventually("a line stands for others", Duration::from_secs(60), async || {
+        librdkafkas(&service).iter().any(repeated).then_some(())
+    })
+    .await;
+    drop(flapping);
+    let (lines, tens_of_seconds) = (librdkafkas(&service), start.elapsed().as_secs() as usize / 10 + 1);
+    let text = |line: &Value| line["message"].as_str().unwrap().to_owned();
+    let kinds: BTreeSet<String> =
+        lines.iter().map(|line| text(line).replace(|c: char| c.is_ascii_digit(), "")).collect();
+    assert!(lines.len() <= kinds.len() * tens_of_seconds, "{lines:#?}");
+    let refused = lines.iter().find(|line| text(line).contains("Connection refused")).unwrap();
+    assert_eq!((&refused["level"], &refused["facility"]), (&json!("ERROR"), &json!("FAIL")));
+    assert!(text(refused).contains(mock.bootstrap()), "{refused}");
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     kafka_or_skip, service_or_skip,
-    support::{app::Service, broker, client::Client, consumer, eventually, unique},
+    support::{app::Service, broker, client::Client, consumer, eventually, mock::Mock, unique},
 };
 use futures_util::future::join_all;
 use kafka_inlet::produce::{AutomaticHeaders, Record, TopicName, batch_size};
@@ -143,6 +143,41 @@ async fn the_configured_topics_are_made_on_demand() {
         .await;
         assert_eq!(kafka.partition_count(topic), 5);
     }
+}
+
+#[tokio::test]
+async fn while_the_configured_topics_cannot_be_made_other_writes_go_on_and_the_service_stays_ready() {
+    let mock = Mock::start(2);
+    mock.create_topic("topic", 2);
+    // it is the controller, so that each attempt to make topics waits for it until it gives up
+    mock.broker_down(1);
+    let service = Service::ready(&[
+        ("KAFKA_BROKERS", mock.bootstrap()),
+        ("KAFKA_CREATE_TOPICS", "true"),
+        ("KAFKA_DELIVERY_TIMEOUT_MS", "4000"),
+    ])
+    .await;
+    let client = service.client();
+    let post = async |partition: i32| {
+        let body = json!({"topic": "topic", "value": 1, "project": "p", "partition": partition});
+        client.post("/produce", body.to_string()).await
+    };
+    let (led, mut written) = if post(0).await.status == 202 { (0, 1) } else { (1, 0) };
+    // longer than from one attempt to the next
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(45) {
+        let ready = client.get("/ready").await;
+        assert_eq!(ready.status, 200, "{:?}: {ready:?}\n{}", start.elapsed(), service.logs());
+        post(led).await.written();
+        written += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(client.get("/ready").await.body.contains("rtmh.logs"));
+    let lines = |text: &str| service.logs().lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("configured topics cannot be created"), 1, "{}", service.logs());
+    assert_eq!(lines("configured topics do not exist"), 1, "{}", service.logs());
+    mock.broker_up(1);
+    assert_eq!(consumer::read_all(mock.bootstrap(), "topic").len(), written);
 }
 
 #[tokio::test]

@@ -34,7 +34,8 @@ pub fn of(headers: &HeaderMap) -> Result<Option<Encoding>, ApiError> {
     }
 }
 
-/// The unpacked body, reserved in the budget as it grows; `limit` is in bytes.
+/// The unpacked body, reserved in the budget as it grows; `limit` is in bytes. What is not read whole is an error: the
+/// rest may hold records.
 pub async fn decode(
     encoding: Encoding,
     packed: &[u8],
@@ -42,8 +43,16 @@ pub async fn decode(
     budget: &Arc<Budget>,
 ) -> Result<(Bytes, Permit), ApiError> {
     match encoding {
+        // it takes what follows a member for the next one
         Encoding::Gzip => unpack(MultiGzDecoder::new(packed), limit, budget).await,
-        Encoding::Deflate => unpack(ZlibDecoder::new(packed), limit, budget).await,
+        Encoding::Deflate => {
+            let mut decoder = ZlibDecoder::new(packed);
+            let unpacked = unpack(&mut decoder, limit, budget).await?;
+            match decoder.into_inner().len() {
+                0 => Ok(unpacked),
+                rest => Err(unreadable(format!("{rest} bytes follow the end of the zlib stream"))),
+            }
+        }
     }
 }
 
@@ -56,8 +65,7 @@ async fn unpack(
     let mut body = Vec::new();
     loop {
         let step = decoder.by_ref().take(STEP).read_to_end(&mut body);
-        let step =
-            step.map_err(|error| ApiError::UnreadableBody(format!("it cannot be unpacked ({error})")))?;
+        let step = step.map_err(|error| unreadable(format!("it cannot be unpacked ({error})")))?;
         if step == 0 {
             return Ok((body.into(), permit));
         }
@@ -69,6 +77,12 @@ async fn unpack(
         }
         tokio::task::yield_now().await;
     }
+}
+
+fn unreadable(fault: String) -> ApiError {
+    ApiError::UnreadableBody(format!(
+        "{fault}; send one whole zlib stream as deflate, or whole members as gzip, and nothing after the end"
+    ))
 }
 
 fn unsupported() -> ApiError {
@@ -91,6 +105,12 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn zlib(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
     async fn decoded(encoding: Encoding, packed: &[u8]) -> Result<(Bytes, Permit), &'static str> {
         decode(encoding, packed, 1 << 20, &Budget::new(1 << 20)).await.map_err(|error| error.tag())
     }
@@ -100,9 +120,7 @@ mod tests {
         let plain = vec![b'x'; 200_000];
         let (bytes, permit) = decoded(Encoding::Gzip, &gzip(&plain)).await.unwrap();
         assert_eq!((bytes.len(), permit.bytes()), (plain.len(), plain.len()));
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(&plain).unwrap();
-        assert_eq!(decoded(Encoding::Deflate, &encoder.finish().unwrap()).await.unwrap().0, plain);
+        assert_eq!(decoded(Encoding::Deflate, &zlib(&plain)).await.unwrap().0, plain);
     }
 
     #[tokio::test]
@@ -113,10 +131,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn gzip_members_that_follow_one_another_are_one_body() {
+        let members = [gzip(b"{\"a\""), gzip(b""), gzip(b":1}")].concat();
+        assert_eq!(decoded(Encoding::Gzip, &members).await.unwrap().0, &b"{\"a\":1}"[..]);
+    }
+
+    #[tokio::test]
     async fn a_truncated_or_foreign_body_is_invalid() {
-        let packed = gzip(b"{}");
-        assert_eq!(decoded(Encoding::Gzip, &packed[..packed.len() - 3]).await.unwrap_err(), "invalid_body");
-        assert_eq!(decoded(Encoding::Deflate, b"{}").await.unwrap_err(), "invalid_body");
+        for (encoding, packed) in [(Encoding::Gzip, gzip(b"{}")), (Encoding::Deflate, zlib(b"{}"))] {
+            for length in 1..packed.len() {
+                let cut = decoded(encoding, &packed[..length]).await;
+                assert_eq!(cut.unwrap_err(), "invalid_body", "{encoding:?}, {length} bytes");
+            }
+            assert_eq!(decoded(encoding, b"{}").await.unwrap_err(), "invalid_body", "{encoding:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_after_the_end_are_invalid() {
+        for rest in [&b"\0"[..], &[0; 512], b"\n", b"{}", b"\x1f", &gzip(b"{}")[..9], &zlib(b"{}")] {
+            let packed = [gzip(b"{}"), rest.to_vec()].concat();
+            assert_eq!(decoded(Encoding::Gzip, &packed).await.unwrap_err(), "invalid_body", "{rest:?}");
+            let packed = [zlib(b"{}"), rest.to_vec()].concat();
+            assert_eq!(decoded(Encoding::Deflate, &packed).await.unwrap_err(), "invalid_body", "{rest:?}");
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@ use super::{report::DeliveryReport, topic::InFlight};
 use crate::kafka::context::Context;
 use rdkafka::{
     ClientContext, bindings as sys,
+    config::RDKafkaLogLevel,
     error::KafkaError,
     producer::{BaseProducer, Producer as _},
     types::RDKafkaErrorCode,
     util::IntoOpaque as _,
 };
 use std::{
+    borrow::Cow,
     ffi::{CStr, c_int, c_void},
     iter,
     ptr::{self, NonNull},
@@ -77,6 +79,11 @@ impl EventQueue {
                 let (code, reason) = event.error();
                 context.error(KafkaError::Global(code), &reason);
             }
+            sys::RD_KAFKA_EVENT_LOG => {
+                if let Some((level, facility, text)) = event.log() {
+                    context.log(level, &facility, &text);
+                }
+            }
             // rdkafka asks for the refresh of OAuth tokens too, which only an application can do
             _ => {}
         }
@@ -129,6 +136,29 @@ impl Event {
     fn statistics(&self) -> &[u8] {
         // SAFETY: the text is the event's and ends with NUL.
         unsafe { CStr::from_ptr(sys::rd_kafka_event_stats(self.0.as_ptr())) }.to_bytes()
+    }
+
+    /// Level, facility and text; None where the event is no line of log.
+    fn log(&self) -> Option<(RDKafkaLogLevel, Cow<'_, str>, Cow<'_, str>)> {
+        let (mut facility, mut text, mut level) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the event is alive; where the answer is 0 the texts are the event's and end with NUL.
+        let (facility, text) = unsafe {
+            if sys::rd_kafka_event_log(self.0.as_ptr(), &mut facility, &mut text, &mut level) != 0 {
+                return None;
+            }
+            (CStr::from_ptr(facility), CStr::from_ptr(text))
+        };
+        let level = match level {
+            ..=0 => RDKafkaLogLevel::Emerg,
+            1 => RDKafkaLogLevel::Alert,
+            2 => RDKafkaLogLevel::Critical,
+            3 => RDKafkaLogLevel::Error,
+            4 => RDKafkaLogLevel::Warning,
+            5 => RDKafkaLogLevel::Notice,
+            6 => RDKafkaLogLevel::Info,
+            7.. => RDKafkaLogLevel::Debug,
+        };
+        Some((level, facility.to_string_lossy(), text.to_string_lossy()))
     }
 
     fn error(&self) -> (RDKafkaErrorCode, String) {

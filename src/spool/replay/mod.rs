@@ -20,7 +20,6 @@ mod flight;
 mod held;
 mod reading;
 mod refusals;
-mod silence;
 #[cfg(test)]
 mod tests;
 mod topics;

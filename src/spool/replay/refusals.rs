@@ -1,10 +1,10 @@
 //! What becomes of records that Kafka will never take: a dead letter, or a failed record that an operator sees to.
 
-use super::{Replay, Work, dead_letters::DeadLetters, silence::Silence, window::State};
+use super::{Replay, Work, dead_letters::DeadLetters, window::State};
 use crate::{
     produce::{Error, Receipt, Sequence, TopicName},
     spool::{Resolved, lines::Line},
-    telemetry::spool_metrics::ReplayStatus,
+    telemetry::{silence::Silence, spool_metrics::ReplayStatus},
 };
 use std::{
     collections::{HashMap, VecDeque},

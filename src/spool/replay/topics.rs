@@ -1,7 +1,10 @@
 //! What is known of the topics of stored records, and what Kafka is asked of them.
 
-use super::{Replay, silence::Silence, troubles::Way};
-use crate::produce::{Error, Topic, TopicName};
+use super::{Replay, troubles::Way};
+use crate::{
+    produce::{Error, Topic, TopicName},
+    telemetry::silence::Silence,
+};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
