@@ -12,6 +12,7 @@ pub mod mock;
 pub mod outcomes;
 pub mod port;
 pub mod process;
+pub mod protocol;
 pub mod proxy;
 pub mod silent;
 pub mod spool;
