@@ -42,14 +42,6 @@ async fn a_change_of_leader_is_waited_out() {
     assert_eq!(consumer::count(mock.bootstrap(), TOPIC), 2);
 }
 
-#[tokio::test]
-async fn a_lost_acknowledgement_is_made_good_by_a_resend_without_a_duplicate() {
-    let (mock, service) = start(&[]).await;
-    mock.produce_errors(&[RD_KAFKA_RESP_ERR__TRANSPORT]);
-    service.client().post("/produce", body()).await.written();
-    assert_eq!(consumer::count(mock.bootstrap(), TOPIC), 2);
-}
-
 /// It has the record already, and does not say where.
 #[tokio::test]
 async fn an_offset_that_kafka_has_not_told_is_null_for_every_record_of_a_batch() {

@@ -9,6 +9,7 @@ pub mod haproxy;
 pub mod java;
 pub mod load;
 pub mod mock;
+pub mod numbered;
 pub mod outcomes;
 pub mod port;
 pub mod process;
