@@ -42,20 +42,22 @@ async fn a_change_of_leader_is_waited_out() {
     assert_eq!(consumer::count(mock.bootstrap(), TOPIC), 2);
 }
 
+/// It has the record already, and does not say where.
 #[tokio::test]
-async fn a_lost_acknowledgement_is_made_good_by_a_resend_without_a_duplicate() {
+async fn an_offset_that_kafka_has_not_told_is_null_for_every_record_of_a_batch() {
+    const RECORDS: usize = 4;
     let (mock, service) = start(&[]).await;
-    mock.produce_errors(&[RD_KAFKA_RESP_ERR__TRANSPORT]);
-    service.client().post("/produce", body()).await.written();
-    assert_eq!(consumer::count(mock.bootstrap(), TOPIC), 2);
-}
-
-#[tokio::test]
-async fn an_offset_that_kafka_has_not_told_is_null() {
-    let (mock, service) = start(&[]).await;
-    mock.produce_errors(&[RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER]);
-    let receipt = service.client().post("/produce", body()).await.written();
-    assert_eq!((&receipt["success"], &receipt["offset"]), (&json!(true), &Value::Null));
+    let client = service.client();
+    let batch = format!("[{}]", vec![body(); RECORDS].join(","));
+    client.post("/produce/batch", batch.as_str()).await.written();
+    // one for each request that the batch may become
+    mock.produce_errors(&[RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER; RECORDS]);
+    let answer = client.post("/produce/batch", batch).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let answer = answer.json();
+    let results = answer["results"].as_array().unwrap();
+    let told: Vec<_> = results.iter().map(|one| (&one["success"], &one["offset"])).collect();
+    assert_eq!(told, [(&json!(true), &Value::Null); RECORDS]);
 }
 
 #[tokio::test]

@@ -302,7 +302,7 @@ async fn a_service_that_is_told_to_end_while_librdkafka_has_stored_records_repea
         for (answer, key) in futures_util::future::join_all(posts).await.iter().zip(0..) {
             stored_one(answer);
             let (number, key) = (turn * HELD + key, Some(format!("key-{key}")));
-            all.push(Outcome { number, key, told: Told::Stored, failure: None });
+            all.push(Outcome { number, key, told: Told::Stored, place: None, failure: None });
         }
     }
     wait_metric(&client, "inlet_spool_held_records", HELD as f64).await;

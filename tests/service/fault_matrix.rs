@@ -2,12 +2,10 @@
 
 use crate::support::{
     app::Service,
-    broker::{self, Broker},
     eventually,
     mock::{Flapping, Mock},
     outcomes::{Duplicates, Outcome, Outcomes, Told},
-    proxy::Proxy,
-    silent,
+    proxy, silent,
     spool::{self, metric, stored_one, wait_connected, wait_empty},
 };
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
@@ -80,13 +78,13 @@ async fn post_as(service: &Service, all: &mut Vec<Outcome>, each: u64, unwaiting
             let headers = if waits { &UNWAITED[..1] } else { &UNWAITED };
             let answer = http.send("POST", "/produce", headers, body.to_string()).await;
             let json = answer.json();
-            let (name, told_now) = match (answer.status, json["stored"].as_str()) {
-                (202, Some(_)) => ("stored", Told::Stored),
-                (202, None) => ("written", Told::Written),
-                _ if json["outcome"] == "unknown" => (json["error"].as_str().unwrap(), Told::Unknown),
-                _ => (json["error"].as_str().unwrap(), Told::NotWritten),
+            let outcome = Outcome::of(number, Some(&key), &json);
+            assert_eq!(outcome.told.is_accepted(), answer.status == 202, "{answer:?}");
+            let name = match outcome.told {
+                Told::Stored => "stored",
+                Told::Written => "written",
+                _ => json["error"].as_str().unwrap(),
             };
-            let outcome = Outcome { number, key: Some(key.clone()), told: told_now, failure: None };
             told.push((outcome, name.to_owned()));
         }
         told
@@ -168,7 +166,8 @@ async fn check_durable(fault: Fault) {
         let receipt = spool::receipt(&client, &receipt).await;
         assert_eq!(receipt["state"], "failed", "{receipt}");
     } else {
-        all.push(Outcome { number, key: Some("unwaited".into()), told: Told::Stored, failure: None });
+        let key = Some("unwaited".into());
+        all.push(Outcome { number, key, told: Told::Stored, place: None, failure: None });
     }
 
     drop(flapping);
@@ -339,14 +338,7 @@ async fn a_server_that_accepts_and_never_answers_has_records_stored_for_the_next
 /// The rows of the mock cluster that count no duplicates, with a broker that knows what it has.
 #[tokio::test]
 async fn a_real_broker_that_answers_late_or_comes_and_goes_has_no_undeclared_duplicate() {
-    let proxy = Proxy::listen();
-    let advertised = format!("PLAINTEXT://{}", proxy.address());
-    let Some(kafka) = broker::startable().then(|| Broker::prepare(&[("advertised.listeners", &advertised)]))
-    else {
-        return;
-    };
-    proxy.lead_to(kafka.bootstrap());
-    kafka.restart();
+    let Some((proxy, kafka)) = proxy::own() else { return };
     kafka.create_topic(TOPIC, 3, &[]).await;
     let service = spool::ready(&proxy.address(), &[]).await;
     let mut all = Vec::new();

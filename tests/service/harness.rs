@@ -5,10 +5,12 @@ use crate::{
     support::{
         app::Service,
         broker::{self, Operation},
+        client::RawConnection,
         consumer::{self, ReadRecord},
         java,
         mock::Mock,
         outcomes::{Duplicates, Outcome, Outcomes, Told},
+        proxy::{self, Fault},
     },
 };
 use rdkafka::{
@@ -163,6 +165,58 @@ fn a_mock_broker_repeats_its_error_as_often_as_told() {
     assert_eq!(produce(mock.bootstrap(), &[], "topic"), Ok(0));
 }
 
+/// Where a proxy is before a real broker: what the producer was told, and what Kafka holds.
+#[tokio::test]
+async fn a_proxy_refuses_changes_and_loses_what_it_is_told_to_and_says_so() {
+    let Some((proxy, kafka)) = proxy::shared() else { return };
+    let topic = kafka.new_topic(1, &[]).await;
+    let produce = || produce(&proxy.address(), &[("retries", "0")], &topic);
+    assert_eq!(produce(), Ok(0));
+    proxy.inject((topic.as_str(), 1), Fault::Lose, 1);
+    assert_eq!(produce(), Ok(1), "another partition's");
+    proxy.heal(&topic);
+    for (fault, expected, count) in [
+        (Fault::Refuse(87), RDKafkaErrorCode::InvalidRecord, 2),
+        (Fault::Rewrite(7), RDKafkaErrorCode::RequestTimedOut, 3),
+        (Fault::Lose, RDKafkaErrorCode::BrokerTransportFailure, 4),
+    ] {
+        proxy.inject(topic.as_str(), fault, 1);
+        assert_eq!(produce(), Err(expected));
+        assert_eq!(consumer::count(&kafka.bootstrap(), &topic), count, "{fault:?}");
+    }
+    let log = proxy.log(&topic);
+    let said = log.iter().map(|passed| (passed.broker.map(|broker| broker.base_offset), passed.told));
+    let expected =
+        [(Some(0), Some(0)), (Some(1), Some(0)), (None, Some(87)), (Some(2), Some(7)), (Some(3), None)];
+    assert_eq!(said.collect::<Vec<_>>(), expected);
+    assert_eq!(proxy.errors(&topic), 2);
+}
+
+#[tokio::test]
+async fn a_proxy_gives_a_producer_another_epoch_which_the_broker_takes() {
+    let Some((proxy, kafka)) = proxy::own() else { return };
+    let topic = kafka.new_topic(1, &[]).await;
+    proxy.start_epoch(32_700, 1);
+    let idempotent = [("enable.idempotence", "true")];
+    for offset in 0..2 {
+        assert_eq!(produce(&proxy.address(), &idempotent, &topic), Ok(offset));
+    }
+    let epochs: Vec<_> = proxy.log(&topic).iter().map(|passed| passed.produce.epoch).collect();
+    assert_eq!(epochs, [32_700, 0], "only the first producer");
+}
+
+#[tokio::test]
+async fn a_proxy_closes_a_connection_that_it_does_not_understand() {
+    let Some((proxy, _)) = proxy::shared() else { return };
+    let address = proxy.address().parse().unwrap();
+    let produce_of_nothing = [0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 0, 1];
+    for odd in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 8], &[0, 0, 0, 2, 0, 0], &produce_of_nothing] {
+        let mut connection = RawConnection::open(address).await;
+        connection.send(odd).await;
+        assert_eq!(connection.read_to_end(Duration::from_secs(20)).await, "");
+    }
+}
+
 #[tokio::test]
 async fn a_killed_service_starts_again_with_its_port_and_its_files() {
     let nobody = format!("127.0.0.1:{}", crate::support::free_port());
@@ -176,10 +230,12 @@ async fn a_killed_service_starts_again_with_its_port_and_its_files() {
     assert!(kept.exists());
 }
 
-/// A client's records, with numbers from 0, all of one key.
+/// A client's records, with numbers from 0, all of one key. What was written is told to be at the offset of its number.
 fn outcomes(told: &[Told]) -> Outcomes {
-    let outcome =
-        |(number, told): (u64, &Told)| Outcome { number, key: Some("k".into()), told: *told, failure: None };
+    let outcome = |(number, told): (u64, &Told)| {
+        let place = (*told == Told::Written).then_some((0, number as i64));
+        Outcome { number, key: Some("k".into()), told: *told, place, failure: None }
+    };
     Outcomes::new((0..).zip(told).map(outcome).collect(), "topic")
 }
 
@@ -214,6 +270,19 @@ fn a_lost_record_and_one_that_should_not_be_there_are_found() {
         assert!(fails(|| outcomes.beside(records(held)).every_accepted_is_in()));
     }
     assert!(fails(|| outcomes.beside(records(&[(0, 2, &[])])).no_refused_is_in()));
+}
+
+#[test]
+fn a_record_that_is_not_where_its_client_was_told_is_found() {
+    let told = |place| {
+        let outcome = Outcome { number: 7, key: None, told: Told::Written, place, failure: None };
+        Outcomes::new(vec![outcome], "topic")
+    };
+    let held = || records(&[(0, 6, &[]), (0, 7, &[])]);
+    told(Some((0, 1))).beside(held()).every_accepted_is_in();
+    for wrong in [Some((0, 0)), Some((0, 2)), Some((1, 1)), None] {
+        assert!(fails(|| told(wrong).beside(held()).every_accepted_is_in()), "{wrong:?}");
+    }
 }
 
 #[test]

@@ -10,17 +10,21 @@
 
 mod support;
 
+mod acknowledgement;
 mod bad_input;
 mod batch;
+mod batch_limits;
 mod check;
 mod delivery;
 mod durable;
 mod embedded;
 mod endpoints;
+mod epoch;
 mod fault_matrix;
 mod harness;
 mod load;
 mod logs;
+mod lost_answers;
 mod metrics;
 mod outage;
 mod partitioner;

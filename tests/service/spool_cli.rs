@@ -3,9 +3,9 @@
 
 use crate::support::{
     app::{Run, Service, run},
-    client::Answer,
     consumer, eventually,
     mock::Mock,
+    spool::stored_one,
 };
 use rdkafka::types::RDKafkaRespErr;
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ impl Durable {
     /// Stores a record without an attempt; its receipt.
     async fn stored(&self, key: &str) -> String {
         let headers = [("content-type", "application/json"), ("prefer", "respond-async")];
-        receipt(&self.service.client().send("POST", "/produce", &headers, body(key)).await)
+        stored_one(&self.service.client().send("POST", "/produce", &headers, body(key)).await)
     }
 
     /// What became of a record.
@@ -102,13 +102,6 @@ fn body(key: &str) -> String {
 }
 
 #[track_caller]
-fn receipt(answer: &Answer) -> String {
-    let stored = answer.written();
-    assert_eq!(stored["stored"], "spool", "{stored}");
-    stored["receipt"].as_str().unwrap().to_owned()
-}
-
-#[track_caller]
 fn fine(run: &Run) {
     assert_eq!(run.status.code(), Some(0), "{}", run.output);
 }
@@ -117,7 +110,7 @@ fn fine(run: &Run) {
 async fn a_record_accepted_while_kafka_was_away_and_then_refused_is_counted_logged_and_listed() {
     let durable = Durable::start(&[]).await;
     durable.mock.broker_down(1);
-    let receipt = receipt(&durable.service.client().post("/produce", body("42")).await);
+    let receipt = stored_one(&durable.service.client().post("/produce", body("42")).await);
     durable.mock.repeated_produce_error(TOO_LARGE, 2);
     durable.mock.broker_up(1);
     let state = durable.failed(&receipt).await;

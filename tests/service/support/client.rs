@@ -81,11 +81,16 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// Fails unless the record was written; its receipt.
+    /// Fails unless each record was written, and the answer says where; a record that is only stored is not. The answer.
     #[track_caller]
     pub fn written(&self) -> Value {
         assert_eq!(self.status, 202, "{self:?}");
-        self.json()
+        let answer = self.json();
+        for one in answer["results"].as_array().unwrap_or(&vec![answer.clone()]) {
+            let is_placed = one["partition"].is_i64() && one["offset"].is_i64();
+            assert!(one["success"] == true && one["stored"].is_null() && is_placed, "{self:?}");
+        }
+        answer
     }
 
     /// Fails unless this is a complete problem document with this status and error name.

@@ -5,9 +5,9 @@ use super::{
     broker::Broker,
     client::{Answer, Client},
     eventually,
-    outcomes::{Outcome, Outcomes, Told},
+    outcomes::{Outcome, Outcomes, Place, Told, place},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     net::SocketAddr,
     sync::{
@@ -156,7 +156,7 @@ async fn run(index: usize, shared: Arc<Shared>) -> Vec<Outcome> {
         let records: Vec<_> =
             (first..).take(count).map(|number| (number, turn.next().map(String::as_str))).collect();
         let (told, failure) = post(&client, &shared, &records).await;
-        let accepted = told.iter().filter(|told| told.is_accepted()).count();
+        let accepted = told.iter().filter(|(told, _)| told.is_accepted()).count();
         shared.accepted.fetch_add(accepted as u64, Relaxed);
         if accepted < count {
             failures += 1;
@@ -164,9 +164,9 @@ async fn run(index: usize, shared: Arc<Shared>) -> Vec<Outcome> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let mut failure = failure.filter(|_| failures <= FAILURES_KEPT);
-        for ((number, key), told) in records.into_iter().zip(told) {
+        for ((number, key), (told, place)) in records.into_iter().zip(told) {
             let failure = if told.is_accepted() { None } else { failure.take() };
-            all.push(Outcome { number, key: key.map(str::to_owned), told, failure });
+            all.push(Outcome { number, key: key.map(str::to_owned), told, place, failure });
         }
     }
     all
@@ -177,7 +177,7 @@ async fn post(
     client: &Client,
     shared: &Shared,
     records: &[(u64, Option<&str>)],
-) -> (Vec<Told>, Option<String>) {
+) -> (Vec<(Told, Option<Place>)>, Option<String>) {
     let body = |&(number, key): &(u64, Option<&str>)| {
         let mut body = json!({"topic": shared.topic, "value": {"number": number}, "project": "p"});
         if let Some(key) = key {
@@ -191,41 +191,29 @@ async fn post(
         Requests::Unwaited => ("/produce", &prefer[..], body(&records[0])),
         Requests::Batch => ("/produce/batch", &prefer[..1], records.iter().map(body).collect()),
     };
-    let all = |told| vec![told; records.len()];
+    let all = |told| vec![(told, None); records.len()];
     let (told, failure) = match client.try_send("POST", path, headers, body.to_string()).await {
         Ok(answer) => (told(&answer, records.len()), format!("{answer:?}")),
         Err(error) if error.is_connect() => (all(Told::NoConnection), format!("{error:?}")),
         Err(error) => (all(Told::Unknown), format!("{error:?}")),
     };
-    let failed = told.iter().any(|told| !told.is_accepted());
+    let failed = told.iter().any(|(told, _)| !told.is_accepted());
     (told, failed.then_some(failure))
 }
 
-fn told(answer: &Answer, records: usize) -> Vec<Told> {
+/// With where each record is.
+fn told(answer: &Answer, records: usize) -> Vec<(Told, Option<Place>)> {
     let content_type = answer.header("content-type").unwrap_or_default();
     if !["application/json", "application/problem+json"].contains(&content_type) {
         // what stands before the service speaks for itself and cannot know
-        return vec![Told::Unknown; records];
+        return vec![(Told::Unknown, None); records];
     }
     assert!([202, 207, 503, 504].contains(&answer.status), "{answer:?}");
     let json = answer.json();
     let told: Vec<_> = match json["results"].as_array() {
-        Some(results) => results.iter().map(told_of_one).collect(),
-        None => vec![told_of_one(&json); records],
+        Some(results) => results.iter().map(|result| (Told::of(result), place(result))).collect(),
+        None => vec![(Told::of(&json), place(&json)); records],
     };
     assert_eq!(told.len(), records, "{answer:?}");
     told
-}
-
-/// By a record's own answer, a result of a batch, or a problem that is all records'.
-fn told_of_one(result: &Value) -> Told {
-    if result["stored"] == "spool" {
-        return Told::Stored;
-    }
-    match result["outcome"].as_str() {
-        None => Told::Written,
-        Some("unknown") => Told::Unknown,
-        Some("not_written") => Told::NotWritten,
-        Some(_) => panic!("{result}"),
-    }
 }

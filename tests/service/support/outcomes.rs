@@ -1,7 +1,11 @@
 //! What clients were told of their records, compared with what Kafka holds.
 
 use super::consumer::{self, ReadRecord};
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
+
+/// Partition and offset.
+pub type Place = (i32, i64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
@@ -16,6 +20,19 @@ pub enum Told {
 }
 
 impl Told {
+    /// By a record's own answer, a result of a batch, or a problem that is all records'.
+    pub fn of(answer: &Value) -> Self {
+        if answer["stored"] == "spool" {
+            return Self::Stored;
+        }
+        match answer["outcome"].as_str() {
+            None => Self::Written,
+            Some("unknown") => Self::Unknown,
+            Some("not_written") => Self::NotWritten,
+            Some(_) => panic!("{answer}"),
+        }
+    }
+
     /// The client need not think of it again.
     pub fn is_accepted(self) -> bool {
         matches!(self, Self::Written | Self::Stored)
@@ -27,8 +44,25 @@ pub struct Outcome {
     pub number: u64,
     pub key: Option<String>,
     pub told: Told,
+    /// Where the record is, as the client was told.
+    pub place: Option<Place>,
     /// The answer or the error in full, for some of those that were not accepted.
     pub failure: Option<String>,
+}
+
+impl Outcome {
+    /// By a record's own answer, a result of a batch, or a problem that is all records'.
+    pub fn of(number: u64, key: Option<&str>, answer: &Value) -> Self {
+        let told = Told::of(answer);
+        let failure = (!told.is_accepted()).then(|| answer.to_string());
+        Self { number, key: key.map(str::to_owned), told, place: place(answer), failure }
+    }
+}
+
+/// Where an answer or a receipt says that its record is.
+pub fn place(answer: &Value) -> Option<Place> {
+    let partition = i32::try_from(answer["partition"].as_i64()?).ok()?;
+    Some((partition, answer["offset"].as_i64()?))
 }
 
 /// What all clients were told.
@@ -59,7 +93,7 @@ impl Outcomes {
         Self { all, topic: topic.to_owned() }
     }
 
-    /// Each record that was accepted is in Kafka once, none is there that was called not written, and no
+    /// Each record that was accepted is in Kafka once, and where its client was told, none is there that was called not written, and no
     /// record is there twice. Returns how many were accepted.
     pub fn verify(&self, bootstrap: &str) -> usize {
         let landed = self.read(bootstrap);
@@ -106,7 +140,7 @@ impl Outcomes {
 }
 
 impl Landed<'_> {
-    /// Returns how many were accepted.
+    /// Also where their clients were told. Returns how many were accepted.
     pub fn every_accepted_is_in(&self) -> usize {
         let lost: Vec<_> = self
             .outcomes
@@ -121,7 +155,30 @@ impl Landed<'_> {
             lost.len(),
             &lost[..lost.len().min(20)]
         );
+        self.each_is_where_it_was_told();
         self.outcomes.accepted().count()
+    }
+
+    /// A record that was called written is where its answer says; one that was stored, where its receipt says, if that
+    /// was asked for.
+    fn each_is_where_it_was_told(&self) {
+        let places: HashMap<Place, u64> =
+            self.records.iter().map(|record| ((record.partition, record.offset), number(record))).collect();
+        let wrong: Vec<_> = self
+            .outcomes
+            .accepted()
+            .filter(|outcome| match outcome.place {
+                Some(place) => places.get(&place) != Some(&outcome.number),
+                None => outcome.told == Told::Written,
+            })
+            .map(|outcome| (outcome.number, outcome.place, self.copies.get(&outcome.number)))
+            .take(20)
+            .collect();
+        assert!(
+            wrong.is_empty(),
+            "not where they were told, of {}: (number, told, found at) {wrong:?}",
+            self.outcomes.topic
+        );
     }
 
     /// What was called not written is not in Kafka.
