@@ -300,7 +300,7 @@ impl Context {
             persistence,
             topic: report.topic().and_then(|topic| TopicName::parse(topic).ok()),
             partition: report.partition(),
-            timestamp: timestamp.millis,
+            timestamp: in_flight.timestamp,
             reason: report.broker_reason().unwrap_or_else(|| code.to_string()),
         })))
     }
@@ -344,7 +344,7 @@ fn again(report: &DeliveryReport<'_>, in_flight: InFlight) -> Result<(u32, Outgo
         Ok(found) => found.clone(),
         Err(error) => return Err((error, in_flight)),
     };
-    let mut record = report.record(found.topic.name.clone());
+    let mut record = report.record(found.topic.name.clone(), in_flight.timestamp);
     record.partition = in_flight.is_partition_named.then(|| report.partition());
     Ok((in_flight.place, Outgoing::again(record, found, report.partition(), in_flight.ack)))
 }

@@ -88,7 +88,8 @@ pub struct Outgoing {
 /// bytes that the record had reserved are given back with the report, not with the end of the request.
 pub struct Ack {
     shared: Arc<Shared>,
-    slot: usize,
+    // half of a word: librdkafka keeps one of these with each record
+    slot: u32,
     reported: bool,
 }
 
@@ -208,7 +209,7 @@ impl Ack {
     }
 
     fn slot(&self) -> &Slot {
-        &self.shared.slots[self.slot]
+        &self.shared.slots[self.slot as usize]
     }
 
     fn resolve(&mut self, report: Report, now: Instant) {

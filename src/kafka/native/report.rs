@@ -90,7 +90,7 @@ impl<'a> DeliveryReport<'a> {
     }
 
     /// The record as it was sent, in memory of its own, to be sent again.
-    pub fn record(&self, topic: TopicName) -> Record {
+    pub fn record(&self, topic: TopicName, timestamp: i64) -> Record {
         let message = self.message();
         // SAFETY: the bytes live as long as the message.
         let (key, value) =
@@ -102,7 +102,7 @@ impl<'a> DeliveryReport<'a> {
             value,
             headers: self.headers(),
             automatic: Arc::new(AutomaticHeaders::default()),
-            timestamp: self.timestamp().millis,
+            timestamp,
             receipt: None,
         }
     }
@@ -130,6 +130,7 @@ impl<'a> DeliveryReport<'a> {
         (0..).map_while(header).collect()
     }
 
+    /// Only meaningful where the record is acknowledged.
     pub fn timestamp(&self) -> Timestamp {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is alive.

@@ -23,6 +23,8 @@ pub struct InFlight {
     pub ack: Ack,
     /// Its place in the order of its [lane](crate::kafka::lane).
     pub place: u32,
+    /// The record's, in milliseconds since the Unix epoch: librdkafka does not tell that of a record that failed.
+    pub timestamp: i64,
     /// The sender of the record named the partition.
     pub is_partition_named: bool,
 }
@@ -55,7 +57,8 @@ impl NativeTopic {
     pub fn send(&self, outgoing: Outgoing, place: u32) -> Result<(), (RDKafkaErrorCode, Outgoing)> {
         let partition = outgoing.partition();
         outgoing.send(|record, ack| {
-            let in_flight = InFlight { ack, place, is_partition_named: record.partition.is_some() };
+            let (timestamp, is_partition_named) = (record.timestamp, record.partition.is_some());
+            let in_flight = InFlight { ack, place, timestamp, is_partition_named };
             self.produce(record, partition, in_flight).map_err(|(code, in_flight)| (code, in_flight.ack))
         })
     }
