@@ -178,6 +178,53 @@ async fn each_record_that_a_lost_producer_held_is_answered_and_the_outcome_is_tr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_a_replaced_client_has_not_sent_goes_to_the_new_one_in_order_and_to_the_byte() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let service = connect(&cluster.bootstrap_servers());
+    service.becomes_ready(true).await;
+    service.send("first").await.unwrap();
+
+    cluster.broker_down(1).unwrap();
+    let header = |name: &str, value: Option<&'static str>| Header {
+        name: name.into(),
+        value: value.map(|value| Bytes::from_static(value.as_bytes())),
+    };
+    let full = Record {
+        key: Some(Bytes::from_static(b"k\0\xff")),
+        value: Some(Bytes::from_static(b"v\0\xff")),
+        headers: vec![header("a", Some("1")), header("null", None), header("a", Some(""))],
+        ..record()
+    };
+    let batch = vec![full.clone(), record(), Record { value: Some("last".into()), ..record() }];
+    let sending = service.pipeline.submit(batch, Arrival::now());
+    let replacing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        service.producer.cluster.shared().replace(false).unwrap();
+        cluster.broker_up(1).unwrap();
+    };
+    let (verdicts, ()) = tokio::join!(sending, replacing);
+    let offsets: Vec<_> =
+        verdicts.unwrap().into_iter().map(|verdict| verdict.unwrap().written().unwrap().offset).collect();
+    assert_eq!(offsets, [Some(1), Some(2), Some(3)]);
+
+    let servers = cluster.bootstrap_servers();
+    let reader = reader(&servers);
+    let read = || reader.poll(Duration::from_secs(10)).expect("the record is there").unwrap();
+    assert_eq!(read().payload(), Some(&b"first"[..]));
+    let landed = read();
+    assert_eq!((landed.key(), landed.payload()), (full.key.as_deref(), full.value.as_deref()));
+    let headers: Vec<_> =
+        landed.headers().unwrap().iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect();
+    let sent = full.headers.into_iter().map(|h| (h.name, h.value.map(|value| value.to_vec())));
+    assert_eq!(headers, sent.collect::<Vec<_>>());
+    assert_eq!(landed.timestamp().to_millis(), Some(full.timestamp));
+    let empty = read();
+    assert_eq!((empty.key(), empty.payload(), empty.headers().is_none()), (None, None, true));
+    assert_eq!(read().payload(), Some(&b"last"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_topic_that_is_not_there_is_told_from_one_that_cannot_be_asked_for() {
     let (_cluster, service) = start();
     service.becomes_ready(true).await;

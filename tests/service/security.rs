@@ -191,6 +191,11 @@ async fn a_topic_without_the_right_to_write_is_403() {
     }
     client.post("/produce", body(&visible)).await.problem(403, "kafka_unauthorized");
     client.post("/produce", body(&open)).await.written();
+    // DescribeTopics tells, so that no batch was refused
+    let metrics = client.get("/metrics").await.body;
+    let refused =
+        |line: &&str| line.starts_with("kafka_messages_sent_total{status=\"error\"") && !line.ends_with(" 0");
+    assert_eq!(metrics.lines().find(refused), None);
     let logs = service.logs();
     let warnings = logs.lines().filter(|line| line.contains("WARN") && line.contains(&visible));
     assert_eq!(warnings.count(), 1, "{logs}");

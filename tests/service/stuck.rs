@@ -1,6 +1,7 @@
 //! Stored records of a topic or a partition that cannot be written to hold up no others.
 
 use crate::support::{
+    app::Service,
     broker::{self, Broker},
     consumer, eventually,
     mock::Mock,
@@ -134,6 +135,69 @@ async fn a_partition_that_is_stuck_delays_no_other() {
         .map(|record| record.json()["number"].clone())
         .collect();
     assert_eq!(of_stuck, (0..22).map(Value::from).collect::<Vec<_>>(), "in order, once");
+}
+
+/// A topic of two partitions, each led by a broker of its own, that were written to once; then the second broker ends.
+async fn half_silent(variables: &[(&str, &str)]) -> (Mock, Service) {
+    let mock = Mock::start(2);
+    mock.create_topic("topic", 2);
+    mock.create_topic("other", 1);
+    mock.leader("topic", 0, 1);
+    mock.leader("topic", 1, 2);
+    mock.leader("other", 0, 1);
+    let service = spool::ready(mock.bootstrap(), variables).await;
+    let client = service.client();
+    for partition in 0..2 {
+        let body = json!({"topic": "topic", "value": {"number": 0}, "project": "p", "partition": partition});
+        client.post("/produce", body.to_string()).await.written();
+    }
+    client.post("/produce", body("other", 0)).await.written();
+    mock.broker_down(2);
+    (mock, service)
+}
+
+#[tokio::test]
+async fn stored_records_without_a_key_on_a_silent_partition_hold_up_no_others() {
+    const UNWAITED: [(&str, &str); 2] = [("content-type", "application/json"), ("prefer", "respond-async")];
+    let (mock, service) = half_silent(&[]).await;
+    let client = service.client();
+    let post = async |topic: &str, number: usize| {
+        stored_one(&client.send("POST", "/produce", &UNWAITED, body(topic, number)).await)
+    };
+    let mut to_topic = Vec::new();
+    for number in 1..=20 {
+        to_topic.push(post("topic", number).await);
+    }
+    for number in 1..=5 {
+        let id = post("other", number).await;
+        assert_eq!(spool::receipt(&client, &id).await["state"], "written");
+    }
+    mock.broker_up(2);
+    for (id, number) in to_topic.iter().zip(1..) {
+        assert_eq!(spool::read_written(&client, mock.bootstrap(), id).await["number"], number);
+    }
+    assert_eq!(consumer::count(mock.bootstrap(), "topic"), 22);
+}
+
+#[tokio::test]
+async fn a_stuck_partition_holds_up_the_keys_that_the_tenant_partitioner_puts_there_and_no_others() {
+    let (mock, service) = half_silent(&[("PARTITIONER", "tenant")]).await;
+    let client = service.client();
+    // the first four bytes of their MD5 digests are odd and even (md5sum), so that they go to the partitions 1 and 0;
+    // Java's client would put each once there and once here
+    let (stuck, others) = (["a0", "a1"], ["a3", "a4"]);
+    for number in 1..=3 {
+        for key in stuck {
+            stored_one(&client.post("/produce", keyed_body("topic", key, number)).await);
+        }
+        for key in others {
+            let receipt = client.post("/produce", keyed_body("topic", key, number)).await.written();
+            assert_eq!(receipt["partition"], 0);
+        }
+    }
+    mock.broker_up(2);
+    wait_empty(&client).await;
+    assert_eq!(consumer::count(mock.bootstrap(), "topic"), 2 + 3 * 4);
 }
 
 #[tokio::test]

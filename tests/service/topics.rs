@@ -88,6 +88,31 @@ async fn a_partition_that_a_recreated_topic_no_longer_has_is_refused_as_such() {
 }
 
 #[tokio::test]
+async fn a_recreated_topic_with_fewer_partitions_gets_records_that_name_none() {
+    let kafka = kafka_or_skip!();
+    let topic = kafka.new_topic(8, &[]).await;
+    let service = Service::on(kafka, &[]).await;
+    let client = service.client();
+    client.post("/produce", body(&topic, 0)).await.written();
+    kafka.delete_topic(&topic).await;
+    kafka.create_topic(&topic, 1, &[]).await;
+    let keyed = |number: u64| json!({"topic": topic, "key": format!("k{number}"), "value": {"number": number}, "project": "p"});
+    let mut written = 0;
+    let mut number = 0;
+    // for a moment the topic does not exist, or its partition is not led; its partitions are never the sender's fault
+    eventually("the new topic takes records", Duration::from_secs(40), async || {
+        number += 2;
+        let bodies = [body(&topic, number), keyed(number + 1).to_string()];
+        let answers = join_all(bodies.map(|body| client.post("/produce", body))).await;
+        assert!(answers.iter().all(|answer| [202, 404, 503, 504].contains(&answer.status)), "{answers:?}");
+        written = if answers.iter().all(|answer| answer.status == 202) { written + 1 } else { 0 };
+        (written == 20).then_some(())
+    })
+    .await;
+    assert!(consumer::count(&kafka.bootstrap(), &topic) >= 40);
+}
+
+#[tokio::test]
 async fn many_unknown_topics_do_not_hold_up_a_known_one() {
     let (kafka, service) = service_or_skip!();
     let topic = kafka.new_topic(1, &[]).await;

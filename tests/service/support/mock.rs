@@ -72,6 +72,12 @@ impl Mock {
         self.run(move |cluster| cluster.broker_up(broker).unwrap());
     }
 
+    /// Has this broker lead the partition.
+    pub fn leader(&self, topic: &str, partition: i32, broker: i32) {
+        let topic = topic.to_owned();
+        self.run(move |cluster| cluster.partition_leader(&topic, partition, Some(broker)).unwrap());
+    }
+
     /// Delays every answer of the broker.
     pub fn round_trip_time(&self, broker: i32, delay: Duration) {
         self.run(move |cluster| cluster.broker_round_trip_time(broker, delay).unwrap());
