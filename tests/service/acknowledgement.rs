@@ -77,11 +77,12 @@ async fn records_that_a_broker_cannot_store_for_now_are_written_once() {
     the_first_requests_are_refused(56, 1).await;
 }
 
-#[tokio::test]
-async fn a_batch_of_several_requests_of_which_the_first_is_refused_is_written_once_and_in_order() {
+/// A batch of several requests, of which the first is refused, is written once. In both kinds of delivery.
+async fn the_first_request_of_a_batch_is_refused(is_idempotent: bool) {
     let Some((proxy, kafka)) = proxy::shared() else { return };
     for delivery in Delivery::BOTH {
-        let service = delivery.start(&proxy.address(), &[UNCOMPRESSED]).await;
+        let variables = [UNCOMPRESSED, ("KAFKA_IDEMPOTENCE", if is_idempotent { "true" } else { "false" })];
+        let service = delivery.start(&proxy.address(), &variables).await;
         let client = service.client();
         let topic = known_topic(kafka, &client).await;
         proxy.delay_topic(&topic, ROUND_TRIP);
@@ -91,9 +92,35 @@ async fn a_batch_of_several_requests_of_which_the_first_is_refused_is_written_on
         let outcomes = post_batch(&client, &records).await;
         proxy.heal(&topic);
         assert_eq!(refusals(proxy, &topic, 6), 1);
-        let offsets: Vec<_> = outcomes.iter().map(|outcome| outcome.place).collect();
-        assert_eq!(offsets, (0..6).map(|offset| Some((0, offset))).collect::<Vec<_>>());
+        if is_idempotent {
+            let places: Vec<_> = outcomes.iter().map(|outcome| outcome.place).collect();
+            assert_eq!(places, (0..6).map(|offset| Some((0, offset))).collect::<Vec<_>>());
+        }
         all_are_written_once(outcomes, &topic, &kafka.bootstrap());
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_several_requests_of_which_the_first_is_refused_is_written_once_and_in_order() {
+    the_first_request_of_a_batch_is_refused(true).await;
+}
+
+#[tokio::test]
+async fn without_idempotence_such_a_batch_is_written_once_but_perhaps_not_in_order() {
+    the_first_request_of_a_batch_is_refused(false).await;
+}
+
+#[tokio::test]
+async fn every_record_is_to_be_acknowledged_by_all_in_sync_replicas() {
+    let Some((proxy, kafka)) = proxy::shared() else { return };
+    for delivery in Delivery::BOTH {
+        for idempotence in ["true", "false"] {
+            let service = delivery.start(&proxy.address(), &[("KAFKA_IDEMPOTENCE", idempotence)]).await;
+            let topic = known_topic(kafka, &service.client()).await;
+            let acks: Vec<_> = proxy.log(&topic).iter().map(|passed| passed.produce.acks).collect();
+            let is_of_all = !acks.is_empty() && acks.iter().all(|acks| *acks == -1);
+            assert!(is_of_all, "{delivery:?}, idempotence {idempotence}: {acks:?}");
+        }
     }
 }
 

@@ -54,6 +54,8 @@ pub fn correlation(answer: &[u8]) -> Option<i32> {
 pub struct Produce {
     pub topic: String,
     pub partition: i32,
+    /// -1: of all in-sync replicas.
+    pub acks: i16,
     pub producer_id: i64,
     pub epoch: i16,
     pub base_sequence: i32,
@@ -84,6 +86,7 @@ impl Produce {
         Some(Self {
             topic,
             partition,
+            acks,
             producer_id: batch.i64()?,
             epoch: batch.i16()?,
             base_sequence: batch.i32()?,
