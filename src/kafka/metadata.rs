@@ -1,6 +1,7 @@
 //! What is known of topics, learned one by one on first use. Look-ups block, so they have a thread of their
 //! own; each name is asked for once however many requests wait for it.
 
+use super::sync::{read, write};
 use crate::{
     lifecycle::supervisor::Alarm,
     produce::{Error, Topic, TopicConfig, TopicId, TopicName},
@@ -246,14 +247,6 @@ impl Topics {
 
 fn unanswered(reason: &str) -> Error {
     Error::BrokerUnavailable { reason: reason.into() }
-}
-
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Holds the look-ups to [`MAX_PER_SECOND`].

@@ -3,29 +3,28 @@
 
 use super::{
     client,
-    context::{BrokerKind, Context, Event, Observed, OfPartition, Standing},
+    context::{BrokerKind, Context, Event, Observed, Standing},
     error,
     flusher::Flusher,
     lane::{Lane, Rules},
+    lanes::Lanes,
     metadata::Topics,
-    native::topic::NativeTopic,
     partitioner::Chooser,
     polled::{PolledProducer, StartError},
+    reports::OfPartition,
+    retire::retire,
+    sync::{lock, read, write},
 };
 use crate::{
     lifecycle::supervisor::Alarm,
-    produce::{Error, Found, Outgoing, Topic, TopicName},
+    produce::{Error, Found, Outgoing, Record, Topic, TopicName},
 };
-use arc_swap::{ArcSwap, ArcSwapOption};
-use rdkafka::{
-    ClientConfig,
-    producer::{Producer as _, PurgeConfig},
-    types::RDKafkaErrorCode as Code,
-};
+use arc_swap::ArcSwap;
+use rdkafka::{ClientConfig, producer::Producer as _, types::RDKafkaErrorCode as Code};
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+        Arc, OnceLock, RwLock, Weak,
         atomic::{
             AtomicBool, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -36,20 +35,11 @@ use std::{
 };
 use tokio::{runtime::Handle, sync::mpsc};
 
-/// How long a replaced client may take to report on what it has under way, before that is given up as unknown. Another
-/// one takes longer than that to use its epoch up.
-const RETIRE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The same for a client that is lost, or that has been told to give everything up.
-const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a replaced client is told to give back what it has not sent.
-const PURGE_EVERY: Duration = Duration::from_millis(200);
 /// How often a flush looks whether records wait for others.
 const FLUSH_LOOK: Duration = Duration::from_millis(20);
 /// Pause before a partition is chosen anew, and for how long that is tried.
 const CHOOSE_PAUSE: Duration = Duration::from_millis(100);
 const CHOOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a topic is known to take smaller batches than its settings said.
-const LEARNED_FOR: Duration = Duration::from_secs(60);
 
 /// What a sender works with.
 #[derive(Clone)]
@@ -87,17 +77,7 @@ pub struct Sender {
 
 struct Client {
     number: u64,
-    producer: PolledProducer,
-}
-
-/// The lanes of one topic.
-struct Lanes {
-    by_partition: Vec<OnceLock<Box<Mutex<Lane>>>>,
-    /// What the client of this number sends to the topic with.
-    native: ArcSwapOption<(u64, NativeTopic)>,
-    /// A limit of batches that a refusal has shown; none is the largest number.
-    learned_limit: AtomicUsize,
-    learned_at: Mutex<Option<Instant>>,
+    producer: Arc<PolledProducer>,
 }
 
 impl Sender {
@@ -157,7 +137,7 @@ impl Sender {
     fn with_lanes(&self, topic: &Topic, visit: impl FnOnce(&Lanes)) {
         let partitions = usize::try_from(topic.partitions).unwrap_or(0);
         if let Some(lanes) = read(&self.lanes).get(&topic.name)
-            && lanes.by_partition.len() >= partitions
+            && lanes.partitions() >= partitions
         {
             return visit(lanes);
         }
@@ -194,7 +174,7 @@ impl Sender {
         };
         let mut handed = 0;
         while let Some((place, outgoing)) = lane.leave(rules, now) {
-            let Some(native) = lanes.native(&client, topic) else {
+            let Some(native) = lanes.native(client.number, &client.producer, topic) else {
                 lane.stays();
                 outgoing.report(Err(Error::UnknownTopic(topic.clone())), now);
                 continue;
@@ -213,7 +193,7 @@ impl Sender {
     fn not_taken(&self, code: Code, outgoing: Outgoing, topic: &TopicName, lanes: &Lanes, now: Instant) {
         if error::doubts_topic(code) {
             self.parts.topics.forget(topic);
-            lanes.native.store(None);
+            lanes.forget_native();
         }
         if code == Code::UnknownPartition && outgoing.record().partition.is_none() {
             return self.choose_anew(outgoing);
@@ -251,7 +231,7 @@ impl Sender {
     }
 
     /// The partition that a record goes to; see [`crate::produce::Producer::partition`].
-    pub fn partition(&self, record: &crate::produce::Record, topic: &Topic, now: Instant) -> i32 {
+    pub fn partition(&self, record: &Record, topic: &Topic, now: Instant) -> i32 {
         self.parts.chooser.partition(record, topic, now, |partition| {
             self.is_any_stuck.load(Acquire) && read(&self.stuck).contains(&(topic.name.clone(), partition))
         })
@@ -319,24 +299,13 @@ impl Sender {
 
     /// Forgets lanes that rest: there are as many as partitions were written to within an hour.
     pub fn forget_resting(&self, now: Instant) {
-        write(&self.lanes).retain(|_, lanes| {
-            let mut is_used = false;
-            for lane in &mut lanes.by_partition {
-                if lane.get().is_some_and(|lane| lock(lane).rests(now)) {
-                    lane.take();
-                }
-                is_used |= lane.get().is_some();
-            }
-            is_used
-        });
+        write(&self.lanes).retain(|_, lanes| lanes.forget_resting(now));
     }
 
     fn for_each_lane(&self, mut visit: impl FnMut(&TopicName, i32, &Lanes, &mut Lane)) {
         for (topic, lanes) in &*read(&self.lanes) {
-            for (partition, lane) in (0..).zip(&lanes.by_partition) {
-                if let Some(lane) = lane.get() {
-                    visit(topic, partition, lanes, &mut lock(lane));
-                }
+            for (partition, lane) in lanes.used() {
+                visit(topic, partition, lanes, &mut lock(lane));
             }
         }
     }
@@ -361,7 +330,7 @@ impl Sender {
         let number = self.client.load().number + 1;
         let old = self.client.swap(Arc::new(Client { number, producer }));
         old.producer.context().set_standing(if is_lost { Standing::Lost } else { Standing::Replaced });
-        retire(old, is_lost, Arc::clone(&self.retiring));
+        retire(Arc::clone(&old.producer), is_lost, Arc::clone(&self.retiring));
         let now = Instant::now();
         let mut handed = 0;
         self.for_each_lane(|topic, _, lanes, lane| {
@@ -391,108 +360,16 @@ impl Sender {
     }
 }
 
-impl Default for Lanes {
-    fn default() -> Self {
-        Self {
-            by_partition: Vec::new(),
-            native: ArcSwapOption::empty(),
-            learned_limit: AtomicUsize::new(usize::MAX),
-            learned_at: Mutex::new(None),
-        }
-    }
-}
-
-impl Lanes {
-    fn grow(&mut self, partitions: usize) {
-        if self.by_partition.len() < partitions {
-            self.by_partition.resize_with(partitions, OnceLock::new);
-        }
-    }
-
-    fn of(&self, partition: i32, now: Instant) -> Option<&Mutex<Lane>> {
-        let lane = self.by_partition.get(usize::try_from(partition).ok()?)?;
-        Some(lane.get_or_init(|| Box::new(Mutex::new(Lane::new(now)))))
-    }
-
-    /// None where librdkafka refuses the name.
-    fn native(&self, client: &Client, topic: &TopicName) -> Option<Arc<(u64, NativeTopic)>> {
-        if let Some(native) = self.native.load_full().filter(|native| native.0 == client.number) {
-            return Some(native);
-        }
-        let native = Arc::new((client.number, client.producer.topic(topic)?));
-        self.native.store(Some(Arc::clone(&native)));
-        Some(native)
-    }
-
-    fn learned_limit(&self, now: Instant) -> Option<usize> {
-        let limit = self.learned_limit.load(Relaxed);
-        if limit == usize::MAX {
-            return None;
-        }
-        let is_old = lock(&self.learned_at).is_none_or(|at| now.saturating_duration_since(at) >= LEARNED_FOR);
-        if is_old {
-            self.learned_limit.store(usize::MAX, Relaxed);
-        }
-        (!is_old).then_some(limit)
-    }
-
-    fn learn_limit(&self, limit: usize, now: Instant) {
-        *lock(&self.learned_at) = Some(now);
-        self.learned_limit.fetch_min(limit, Relaxed);
-    }
-}
-
 fn start_client(
     config: &ClientConfig,
     parts: &Parts,
     sender: &Arc<OnceLock<Weak<Sender>>>,
-) -> Result<PolledProducer, StartError> {
+) -> Result<Arc<PolledProducer>, StartError> {
     let observed = Arc::clone(&parts.observed);
     let context = Context::new(parts.events.clone(), observed, parts.broker, Arc::clone(sender));
-    PolledProducer::start(config, context, &parts.alarm, &parts.runtime)
-}
-
-/// Waits for the reports of a replaced client, and drops it, on a thread of its own, since both block.
-fn retire(client: Arc<Client>, is_lost: bool, retiring: Arc<AtomicUsize>) {
-    retiring.fetch_add(1, AcqRel);
-    let counted = Arc::clone(&retiring);
-    let retired = thread::Builder::new().name("kafka-retire".into()).spawn(move || {
-        let producer = &client.producer;
-        let begin = Instant::now();
-        let patience = if is_lost { Duration::ZERO } else { RETIRE_TIMEOUT };
-        while producer.in_flight_count() > 0 && begin.elapsed() < patience + PURGE_TIMEOUT {
-            let purge = PurgeConfig::default().queue();
-            producer.purge(if begin.elapsed() < patience { purge } else { purge.inflight() });
-            producer.flush(PURGE_EVERY);
-        }
-        if producer.in_flight_count() > 0 {
-            tracing::warn!("the replaced producer has not reported on all of its records");
-        }
-        counted.fetch_sub(1, AcqRel);
-        // requests may hold it for the moment of an enqueue; theirs must not be the last reference
-        let release = Instant::now() + PURGE_TIMEOUT;
-        while Arc::strong_count(&client) > 1 && Instant::now() < release {
-            thread::sleep(Duration::from_millis(10));
-        }
-    });
-    if let Err(error) = retired {
-        retiring.fetch_sub(1, AcqRel);
-        tracing::error!(%error, "no thread to wait for the replaced producer on; it is ended in place");
-    }
+    PolledProducer::start(config, context, &parts.alarm, &parts.runtime).map(Arc::new)
 }
 
 fn partitions_changed() -> Error {
     Error::BrokerUnavailable { reason: "the topic's partitions have changed".into() }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
