@@ -19,13 +19,7 @@ use rdkafka::{
     ClientConfig, error::KafkaError, metadata::Metadata, producer::Producer, types::RDKafkaErrorCode as Code,
 };
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{
-            AtomicU64,
-            Ordering::{AcqRel, Acquire},
-        },
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Acquire},
     thread::Thread,
     time::{Duration, Instant},
 };
@@ -49,8 +43,6 @@ pub struct Cluster {
     parts: sender::Parts,
     prober: PolledProducer,
     shared: Arc<Sender>,
-    /// Shared clients that were lost.
-    generation: AtomicU64,
     /// Made when a record must first be sent alone.
     alone: Mutex<Option<Arc<Sender>>>,
 }
@@ -78,6 +70,7 @@ impl Cluster {
             chooser: Arc::new(Chooser::new(kafka.partitioner, batch_size)),
             flusher: parts.flusher,
             patience: (!kafka.never_gives_up).then(|| kafka.delivery_timeout.saturating_sub(REPORT_MARGIN)),
+            generation: Arc::default(),
         };
         let explained = |error| match error {
             StartError::Settings(error) => StartError::Settings(error.explained(kafka)),
@@ -88,8 +81,7 @@ impl Cluster {
         let prober = PolledProducer::start(&client::prober(kafka), context, &parts.alarm, &parts.runtime)
             .map_err(explained)?;
         let shared = Sender::start(config.clone(), batch_size, parts.clone()).map_err(explained)?;
-        let (generation, alone) = (AtomicU64::new(0), Mutex::default());
-        Ok(Arc::new(Self { config, parts, prober, shared, generation, alone }))
+        Ok(Arc::new(Self { config, parts, prober, shared, alone: Mutex::default() }))
     }
 
     /// For records that share batches.
@@ -97,9 +89,9 @@ impl Cluster {
         &self.shared
     }
 
-    /// Changes when a shared client is lost.
+    /// Changes when records are lost with their client.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Acquire)
+        self.parts.generation.load(Acquire)
     }
 
     /// For records each of which has a batch of its own.
@@ -142,22 +134,15 @@ impl Cluster {
         }
     }
 
-    /// Puts a new client in the place of one that is lost. Its records get the outcome that librdkafka knows of each.
-    pub fn replace_lost(&self, sender: &Sender) -> Result<(), StartError> {
-        if std::ptr::eq(sender, &*self.shared) {
-            // before the swap: who sees the old number must not send to the new client
-            self.generation.fetch_add(1, AcqRel);
-        }
-        sender.replace(true)
-    }
-
     /// Waits until every record has its delivery report, and returns false where some have none after the time-out.
     /// Blocks.
     pub fn flush(&self, timeout: Duration) -> bool {
         let end = Instant::now() + timeout;
-        self.senders().fold(true, |flushed, sender| {
-            sender.flush(end.saturating_duration_since(Instant::now())) && flushed
-        })
+        let mut is_flushed = true;
+        for sender in self.senders() {
+            is_flushed &= sender.flush(end.saturating_duration_since(Instant::now()));
+        }
+        is_flushed
     }
 }
 

@@ -3,7 +3,6 @@
 use super::{
     epoch::Epoch,
     native::{report::DeliveryReport, topic::InFlight},
-    reports::{Fate, closed},
     sender::Sender,
 };
 use rdkafka::{
@@ -11,6 +10,7 @@ use rdkafka::{
     producer::ProducerContext, types::RDKafkaErrorCode as Code,
 };
 use std::{
+    iter,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{
@@ -182,11 +182,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, in_flight: Box<InFlight>) {
         let (Ok(message) | Err((_, message))) = result;
         if let Some(report) = DeliveryReport::of(message) {
-            let told = match self.fate(&report, &in_flight, true) {
-                Fate::Told(told) => told,
-                Fate::Returns | Fate::Elsewhere => Err(closed()),
-            };
-            in_flight.ack.report(told, Instant::now());
+            self.delivered(iter::once((report, *in_flight)), Some(true), Instant::now());
         }
     }
 }

@@ -76,6 +76,13 @@ impl Lanes {
         self.native.store(None);
     }
 
+    /// Lets go of what clients before the one of this number sent with: each would live for as long.
+    pub fn forget_natives_before(&self, number: u64) {
+        if self.native.load().as_ref().is_some_and(|native| native.0 < number) {
+            self.native.store(None);
+        }
+    }
+
     /// What `client`, which has the number, sends to the topic with. None where librdkafka refuses the name.
     pub fn native(
         &self,

@@ -129,9 +129,7 @@ impl Link {
     fn see_to(&self, sender: &Sender) -> Result<(), String> {
         if let Some(reason) = sender.fatal_error() {
             tracing::error!(reason, "the producer is lost and will be replaced");
-            self.cluster
-                .replace_lost(sender)
-                .map_err(|error| format!("{reason}; no new producer: {error}"))?;
+            sender.replace(true).map_err(|error| format!("{reason}; no new producer: {error}"))?;
             return Err(reason);
         }
         if let Some((epoch, is_refused)) = sender.spent_epoch() {

@@ -15,7 +15,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use std::{sync::Weak, time::Instant};
 
 /// What a report means for its record.
-pub enum Fate {
+enum Fate {
     Told(Report),
     /// Certainly not written, for no fault of its own: it goes to the client that has taken this one's place.
     Returns,
@@ -25,10 +25,15 @@ pub enum Fate {
 
 impl Context {
     /// The reports of one event, each with what its record was sent with; `now` is when they came.
-    pub fn delivered<'a>(&self, reports: impl Iterator<Item = (DeliveryReport<'a>, InFlight)>, now: Instant) {
+    /// `is_duplicate` where it is known whether the broker had the batch before; else the first of them tells.
+    pub fn delivered<'a>(
+        &self,
+        reports: impl Iterator<Item = (DeliveryReport<'a>, InFlight)>,
+        mut is_duplicate: Option<bool>,
+        now: Instant,
+    ) {
         let sender = self.sender.get().and_then(Weak::upgrade);
         let mut of_partition: Option<OfPartition<'a>> = None;
-        let mut is_duplicate = None;
         for (report, in_flight) in reports {
             let is_duplicate = *is_duplicate.get_or_insert_with(|| report.begins_duplicate());
             if of_partition.as_ref().is_none_or(|before| before.partition != report.partition()) {
@@ -39,18 +44,26 @@ impl Context {
             of_partition.landing.count += 1;
             match self.fate(&report, &in_flight, is_duplicate) {
                 Fate::Told(told) => {
-                    of_partition.hears(&told, &report, self.standing());
+                    if of_partition.hears(&told, &report, self.standing())
+                        && let Some(sender) = &sender
+                    {
+                        sender.breaks();
+                    }
                     in_flight.ack.report(told, now);
                 }
                 Fate::Returns => match again(&report, in_flight) {
                     Ok(returned) => of_partition.landing.returned.push(returned),
                     Err((error, in_flight)) => in_flight.ack.report(Err(error), now),
                 },
-                Fate::Elsewhere => match (again(&report, in_flight), &sender) {
-                    (Ok((_, outgoing)), Some(sender)) => sender.choose_anew(outgoing),
-                    (Ok((_, outgoing)), None) => outgoing.report(Err(closed()), now),
-                    (Err((error, in_flight)), _) => in_flight.ack.report(Err(error), now),
-                },
+                Fate::Elsewhere => {
+                    // the partition knows the client no better than before
+                    of_partition.landing.has_failure = true;
+                    match (again(&report, in_flight), &sender) {
+                        (Ok((_, outgoing)), Some(sender)) => sender.choose_anew(outgoing),
+                        (Ok((_, outgoing)), None) => outgoing.report(Err(closed()), now),
+                        (Err((error, in_flight)), _) => in_flight.ack.report(Err(error), now),
+                    }
+                }
             }
         }
         self.land(sender.as_deref(), of_partition, now);
@@ -65,7 +78,7 @@ impl Context {
     }
 
     /// What the report means; `is_duplicate` where it is of a batch that the broker had before.
-    pub(super) fn fate(&self, report: &DeliveryReport<'_>, in_flight: &InFlight, is_duplicate: bool) -> Fate {
+    fn fate(&self, report: &DeliveryReport<'_>, in_flight: &InFlight, is_duplicate: bool) -> Fate {
         let timestamp = report.timestamp();
         let is_append_time = timestamp.is_append_time && self.broker == BrokerKind::Kafka;
         let written = |offset| Written {
@@ -82,18 +95,16 @@ impl Context {
             self.observed.acknowledges();
             return Fate::Told(Ok(written((!is_duplicate).then(|| report.offset()))));
         };
-        match (persistence, code, self.standing()) {
+        let standing = self.standing();
+        let is_epoch_refused = code == Code::InvalidProducerEpoch;
+        if is_epoch_refused && standing == Standing::Current && self.epoch.is_refused_now() {
+            self.observed.wake_link();
+        }
+        match (persistence, code, standing) {
             // confirmed although the acknowledgement was not plain: only its offset is lost
             (Persistence::Certain, ..) => return Fate::Told(Ok(written(None))),
-            (Persistence::Not, Code::InvalidProducerEpoch, Standing::Current) => {
-                if self.epoch.is_refused_now() {
-                    self.observed.wake_link();
-                }
-                return Fate::Returns;
-            }
-            (Persistence::Not, Code::InvalidProducerEpoch | Code::PurgeQueue, Standing::Replaced) => {
-                return Fate::Returns;
-            }
+            (Persistence::Not, Code::InvalidProducerEpoch, Standing::Current | Standing::Replaced)
+            | (Persistence::Not, Code::PurgeQueue, Standing::Replaced) => return Fate::Returns,
             (Persistence::Not, Code::UnknownPartition, _) if !in_flight.is_partition_named => {
                 return Fate::Elsewhere;
             }
@@ -126,19 +137,23 @@ impl<'a> OfPartition<'a> {
         Self { topic, partition, landing: Landing::default(), topic_error: None, too_large: 0 }
     }
 
-    fn hears(&mut self, told: &Report, report: &DeliveryReport<'_>, standing: Standing) {
-        let Err(error) = told else { return };
+    /// True where the first record of the partition is lost with its client.
+    fn hears(&mut self, told: &Report, report: &DeliveryReport<'_>, standing: Standing) -> bool {
+        let Err(error) = told else { return false };
         self.landing.has_failure = true;
-        self.landing.breaks |= match standing {
+        let breaks = match standing {
             Standing::Current => false,
             Standing::Replaced => error.outcome() == Outcome::Unknown,
             Standing::Lost => true,
         };
+        let is_first = breaks && !self.landing.breaks;
+        self.landing.breaks |= breaks;
         match error {
             Error::UnknownTopic(_) | Error::Unauthorized(_) => self.topic_error = Some(error.clone()),
             Error::BatchRefusedAsTooLarge => self.too_large += report.length(),
             _ => {}
         }
+        is_first
     }
 }
 
@@ -154,6 +169,6 @@ fn again(report: &DeliveryReport<'_>, in_flight: InFlight) -> Result<(u32, Outgo
 }
 
 /// Of a record that no client will send.
-pub fn closed() -> Error {
+fn closed() -> Error {
     Error::BrokerUnavailable { reason: "the producer was closed".into() }
 }

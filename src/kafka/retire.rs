@@ -11,13 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a client that has only used its epoch up may take to report on what it has under way, before that is given up
-/// as unknown. Another one takes longer than that to use its epoch up.
+/// How long a client that has only used its epoch up may take to send what it has, and to report on it. Another one takes
+/// longer than that to use its epoch up. What it has for a partition without a leader comes back then.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The same for a client that is lost, or that has been told to give everything up.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a client is told to give back what it has not sent.
-const PURGE_EVERY: Duration = Duration::from_millis(200);
+/// How often it is looked whether reports are left.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Waits for the client's reports, and drops it, on a thread of its own, since both block.
 pub fn retire(client: Arc<PolledProducer>, is_lost: bool, retiring: Arc<AtomicUsize>) {
@@ -28,9 +28,12 @@ pub fn retire(client: Arc<PolledProducer>, is_lost: bool, retiring: Arc<AtomicUs
         let begin = Instant::now();
         let patience = if is_lost { Duration::ZERO } else { RETIRE_TIMEOUT };
         while producer.in_flight_count() > 0 && begin.elapsed() < patience + PURGE_TIMEOUT {
-            let purge = PurgeConfig::default().queue();
-            producer.purge(if begin.elapsed() < patience { purge } else { purge.inflight() });
-            producer.flush(PURGE_EVERY);
+            if begin.elapsed() >= patience {
+                // never the queue alone: with a request that is partly sent, librdkafka closes the connection and takes
+                // what is in flight on it for not written (`rd_kafka_broker_handle_purge_queues`)
+                producer.purge(PurgeConfig::default().queue().inflight());
+            }
+            producer.flush(LOOK);
         }
         if producer.in_flight_count() > 0 {
             tracing::warn!("the replaced producer has not reported on all of its records");

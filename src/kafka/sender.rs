@@ -26,7 +26,7 @@ use std::{
     sync::{
         Arc, OnceLock, RwLock, Weak,
         atomic::{
-            AtomicBool, AtomicUsize,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
@@ -55,6 +55,8 @@ pub struct Parts {
     pub flusher: Arc<Flusher>,
     /// How long a record may wait to be handed over; None for ever.
     pub patience: Option<Duration>,
+    /// Changes when records are lost with their client, and what came after them is given back.
+    pub generation: Arc<AtomicU64>,
 }
 
 /// Hands records to the current client, each when its lane lets it.
@@ -174,6 +176,12 @@ impl Sender {
         };
         let mut handed = 0;
         while let Some((place, outgoing)) = lane.leave(rules, now) {
+            let waited = now.saturating_duration_since(outgoing.enqueued());
+            if self.parts.patience.is_some_and(|patience| waited >= patience) {
+                lane.stays();
+                outgoing.report(Err(waited_too_long()), now);
+                continue;
+            }
             let Some(native) = lanes.native(client.number, &client.producer, topic) else {
                 lane.stays();
                 outgoing.report(Err(Error::UnknownTopic(topic.clone())), now);
@@ -208,26 +216,31 @@ impl Sender {
         let Some(sender) = self.this.get().and_then(Weak::upgrade) else {
             return outgoing.report(Err(partitions_changed()), Instant::now());
         };
+        self.waiting.fetch_add(1, AcqRel);
         self.parts.runtime.spawn(async move {
             tokio::time::sleep(CHOOSE_PAUSE).await;
-            let is_late = outgoing.enqueued().elapsed() >= CHOOSE_TIMEOUT;
-            let found = match outgoing.found() {
-                Ok(found) if !is_late => found.clone(),
-                _ => return outgoing.report(Err(partitions_changed()), Instant::now()),
-            };
-            match sender.parts.topics.look_up(&found.topic.name).await {
-                Ok(topic) => {
-                    let now = Instant::now();
-                    let record = outgoing.record().clone();
-                    let partition = sender.partition(&record, &topic, now);
-                    let found = Found { topic, ..found };
-                    let again = Outgoing::again(record, found, partition, outgoing.into_ack());
-                    let handed = sender.send(std::iter::once(again));
-                    sender.parts.flusher.enqueued(handed);
-                }
-                Err(error) => outgoing.report(Err(error), Instant::now()),
-            }
+            sender.choose_anew_now(outgoing).await;
+            sender.waiting.fetch_sub(1, AcqRel);
         });
+    }
+
+    async fn choose_anew_now(&self, outgoing: Outgoing) {
+        let is_late = outgoing.enqueued().elapsed() >= CHOOSE_TIMEOUT;
+        let found = match outgoing.found() {
+            Ok(found) if !is_late => found.clone(),
+            _ => return outgoing.report(Err(partitions_changed()), Instant::now()),
+        };
+        match self.parts.topics.look_up(&found.topic.name).await {
+            Ok(topic) => {
+                let record = outgoing.record().clone();
+                let partition = self.partition(&record, &topic, Instant::now());
+                let found = Found { topic, ..found };
+                let again = Outgoing::again(record, found, partition, outgoing.into_ack());
+                let handed = self.send(std::iter::once(again));
+                self.parts.flusher.enqueued(handed);
+            }
+            Err(error) => outgoing.report(Err(error), Instant::now()),
+        }
     }
 
     /// The partition that a record goes to; see [`crate::produce::Producer::partition`].
@@ -235,6 +248,11 @@ impl Sender {
         self.parts.chooser.partition(record, topic, now, |partition| {
             self.is_any_stuck.load(Acquire) && read(&self.stuck).contains(&(topic.name.clone(), partition))
         })
+    }
+
+    /// A record is lost with its client. To be called before anybody hears of it.
+    pub fn breaks(&self) {
+        self.parts.generation.fetch_add(1, AcqRel);
     }
 
     /// Takes note of reports on records of one partition, and sends what has waited for them.
@@ -292,8 +310,7 @@ impl Sender {
             *write(&self.stuck) = stuck;
         }
         for outgoing in late {
-            let reason = "its partition takes nothing for now".into();
-            outgoing.report(Err(Error::BrokerUnavailable { reason }), now);
+            outgoing.report(Err(waited_too_long()), now);
         }
     }
 
@@ -318,6 +335,9 @@ impl Sender {
 
     /// How far the client's epoch is, where another client is to take its place; and whether a broker refuses it already.
     pub fn spent_epoch(&self) -> Option<(u32, bool)> {
+        if !self.introduces {
+            return None;
+        }
         let client = self.client.load();
         let epoch = client.producer.context().epoch();
         epoch.spent().map(|spent| (spent, epoch.is_refused()))
@@ -330,7 +350,6 @@ impl Sender {
         let number = self.client.load().number + 1;
         let old = self.client.swap(Arc::new(Client { number, producer }));
         old.producer.context().set_standing(if is_lost { Standing::Lost } else { Standing::Replaced });
-        retire(Arc::clone(&old.producer), is_lost, Arc::clone(&self.retiring));
         let now = Instant::now();
         let mut handed = 0;
         self.for_each_lane(|topic, _, lanes, lane| {
@@ -339,6 +358,9 @@ impl Sender {
             self.count_waiting(before, lane);
         });
         self.parts.flusher.enqueued(handed);
+        // each lane was locked since the swap, so that nobody hands anything to the old client any more
+        read(&self.lanes).values().for_each(|lanes| lanes.forget_natives_before(number));
+        retire(Arc::clone(&old.producer), is_lost, Arc::clone(&self.retiring));
         Ok(())
     }
 
@@ -368,6 +390,10 @@ fn start_client(
     let observed = Arc::clone(&parts.observed);
     let context = Context::new(parts.events.clone(), observed, parts.broker, Arc::clone(sender));
     PolledProducer::start(config, context, &parts.alarm, &parts.runtime).map(Arc::new)
+}
+
+fn waited_too_long() -> Error {
+    Error::BrokerUnavailable { reason: "its partition takes nothing for now".into() }
 }
 
 fn partitions_changed() -> Error {

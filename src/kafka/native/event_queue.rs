@@ -73,7 +73,7 @@ impl EventQueue {
         let Some(event) = NonNull::new(event).map(Event) else { return false };
         let context = self.producer.context();
         match event.kind() {
-            sys::RD_KAFKA_EVENT_DR => context.delivered(event.reports(), Instant::now()),
+            sys::RD_KAFKA_EVENT_DR => context.delivered(event.reports(), None, Instant::now()),
             sys::RD_KAFKA_EVENT_STATS => context.stats_raw(event.statistics()),
             sys::RD_KAFKA_EVENT_ERROR => {
                 let (code, reason) = event.error();
