@@ -6,11 +6,12 @@ use crate::support::{
     eventually,
     numbered::{Delivery, all_are_written_once, record},
     outcomes::{Outcome, Told},
+    protocol::Produce,
     proxy::{self, Fault, Passed, Proxy},
     spool::wait_empty,
 };
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -72,8 +73,7 @@ async fn others_write(delivery: Delivery, epoch: i16, refusals: usize) {
     let refused = post_refused(&service, delivery, &no_more_refused);
     let good = post_good(&service, &written, &no_more);
     let watch = async {
-        // as many as all of them have: at least one of them has none left
-        let left = PRODUCERS * usize::from(i16::MAX.abs_diff(epoch) + 1);
+        let left = usize::from(i16::MAX.abs_diff(epoch) + 1);
         eventually("batches are refused", LIMIT, async || {
             tokio::time::sleep(Duration::from_millis(500)).await;
             (proxy.errors(REFUSED) >= refusals && epochs(&proxy) > left).then_some(())
@@ -97,10 +97,16 @@ async fn others_write(delivery: Delivery, epoch: i16, refusals: usize) {
     assert_eq!(service.client().get("/ready").await.status, 200);
 }
 
-/// How many epochs of producers were used up.
+/// How many epochs those producers have had by which others write. One that begins anew with its first is counted on.
 fn epochs(proxy: &Proxy) -> usize {
-    let of = |passed: Passed| (passed.produce.producer_id, passed.produce.epoch);
-    proxy.log(REFUSED).into_iter().map(of).collect::<HashSet<_>>().len()
+    let others: HashSet<_> = proxy.log(GOOD).iter().map(|passed| passed.produce.producer_id).collect();
+    let mut last = HashMap::new();
+    let log = proxy.log(REFUSED);
+    let begins = |passed: &&Passed| {
+        let Produce { producer_id, epoch, .. } = passed.produce;
+        others.contains(&producer_id) && last.insert(producer_id, epoch) != Some(epoch)
+    };
+    log.iter().filter(begins).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
