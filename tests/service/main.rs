@@ -32,6 +32,7 @@ mod readme;
 mod receipts;
 mod records;
 mod renamed;
+mod replaced_producer;
 mod rolling;
 mod security;
 mod settings;

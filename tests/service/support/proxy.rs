@@ -93,6 +93,8 @@ struct State {
     /// Of the producers to come, and of how many.
     epoch: Option<(i16, usize)>,
     is_cut: bool,
+    /// After a Produce request for this topic nothing more of its connection is read for so long, once.
+    stall: Option<(String, Duration)>,
     /// Both ends of each connection.
     open: Vec<TcpStream>,
 }
@@ -136,6 +138,11 @@ impl Proxy {
         let mut state = self.shared.state();
         state.delays.remove(topic);
         state.faults.retain(|(place, ..)| place.topic != topic);
+    }
+
+    /// After the next Produce request for this topic nothing more of its connection is read for so long.
+    pub fn stall_after(&self, topic: &str, time: Duration) {
+        self.shared.state().stall = Some((topic.into(), time));
     }
 
     /// The next `count` producers get this epoch with their id.
@@ -233,8 +240,17 @@ impl Shared {
                 (produce, fault)
             });
             let is_refused = matches!(produce, Some((_, Some(Fault::Refuse(_)))));
+            let stall = produce
+                .as_ref()
+                .and_then(|(produce, _)| self.state().stall.take_if(|(topic, _)| *topic == produce.topic));
             expect(Pending { head, received, produce })?;
-            if is_refused { Some(()) } else { protocol::write_message(&mut broker, &request).ok() }
+            if !is_refused {
+                protocol::write_message(&mut broker, &request).ok()?;
+            }
+            if let Some((_, time)) = stall {
+                thread::sleep(time);
+            }
+            Some(())
         };
         while pass().is_some() {}
         close(&client, &broker);
