@@ -69,7 +69,9 @@ impl Cluster {
             topics: parts.topics,
             chooser: Arc::new(Chooser::new(kafka.partitioner, batch_size)),
             flusher: parts.flusher,
-            patience: (!kafka.never_gives_up).then(|| kafka.delivery_timeout.saturating_sub(REPORT_MARGIN)),
+            // a quarter of the time is left to whoever is handed over at last, or nothing would be known of it either
+            patience: (!kafka.never_gives_up)
+                .then(|| kafka.delivery_timeout.saturating_sub(REPORT_MARGIN) * 3 / 4),
             generation: Arc::default(),
         };
         let explained = |error| match error {

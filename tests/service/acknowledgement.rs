@@ -13,9 +13,10 @@ use crate::support::{
     proxy::{self, Fault, Proxy},
     spool::{self, stored_one, wait_empty},
 };
+use futures_util::future::join_all;
 use rdkafka::types::RDKafkaRespErr::*;
 use serde_json::Value;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// The round trip of what is produced: while a request is refused, others are under way.
 const ROUND_TRIP: Duration = Duration::from_millis(60);
@@ -233,4 +234,34 @@ async fn a_stored_record_whose_acknowledgement_is_only_implied_is_sent_again_and
         }
     }
     panic!("no acknowledgement was implied");
+}
+
+#[tokio::test]
+async fn a_record_that_waits_for_the_first_of_its_partition_past_its_time_is_certainly_not_written() {
+    let Some((proxy, kafka)) = proxy::shared() else { return };
+    let topic = kafka.new_topic(1, &[]).await;
+    let service = Delivery::Direct.start(&proxy.address(), &[("KAFKA_DELIVERY_TIMEOUT_MS", "4000")]).await;
+    let client = service.client();
+    proxy.delay_topic(&topic, Duration::from_secs(8));
+    let posts = (0..3_u64).map(|number| {
+        let (client, body) = (&client, record(&topic, 0, number, 0).to_string());
+        async move {
+            tokio::time::sleep(Duration::from_millis(50 * number)).await;
+            client.post("/produce", body).await
+        }
+    });
+    let answers = join_all(posts).await;
+    proxy.heal(&topic);
+    answers[0].problem(504, "delivery_timeout");
+    for answer in &answers[1..] {
+        assert_eq!(answer.problem(503, "broker_unavailable")["outcome"], "not_written");
+    }
+    eventually("the partition takes records again", Duration::from_secs(30), async || {
+        (client.post("/produce", record(&topic, 0, 3, 0).to_string()).await.status == 202).then_some(())
+    })
+    .await;
+    let records = consumer::read_all(&kafka.bootstrap(), &topic);
+    let numbers: BTreeSet<_> =
+        records.iter().map(|record| record.json()["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, BTreeSet::from([0, 3]));
 }

@@ -95,6 +95,7 @@ async fn others_write(delivery: Delivery, epoch: i16, refusals: usize) {
     all_are_written_once(outcomes, GOOD, &kafka.bootstrap());
     assert!(more >= MORE, "written at once when no more were refused: {more}");
     assert_eq!(service.client().get("/ready").await.status, 200);
+    assert!(service.logs().contains("another producer takes its place"), "{}", service.logs());
 }
 
 /// How many epochs those producers have had by which others write. One that begins anew with its first is counted on.
