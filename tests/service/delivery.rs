@@ -1,6 +1,6 @@
 //! What a broker says of a record becomes the right answer; `unknown` is said only where it is.
 
-use crate::support::{app::Service, client::Client, consumer, eventually, mock::Mock};
+use crate::support::{app::Service, client::Client, consumer, eventually, in_time, mock::Mock};
 use futures_util::future::join_all;
 use rdkafka::types::{
     RDKafkaApiKey,
@@ -66,7 +66,7 @@ async fn too_few_replicas_before_the_append_is_certainly_not_written() {
     mock.produce_errors(&[RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; ALWAYS]);
     let start = Instant::now();
     let answer = service.client().post("/produce", body()).await;
-    assert!(start.elapsed() < ANSWER_LIMIT, "{:?}", start.elapsed());
+    in_time(start.elapsed(), ANSWER_LIMIT);
     certainly_not_written(&answer.problem(503, "broker_unavailable"), true);
 }
 
@@ -76,7 +76,7 @@ async fn too_few_replicas_after_the_append_is_unknown() {
     mock.produce_errors(&[RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND; ALWAYS]);
     let start = Instant::now();
     let answer = service.client().post("/produce", body()).await;
-    assert!(start.elapsed() < ANSWER_LIMIT, "{:?}", start.elapsed());
+    in_time(start.elapsed(), ANSWER_LIMIT);
     let problem = answer.problem(504, "delivery_timeout");
     assert_eq!((&problem["outcome"], &problem["retriable"]), (&json!("unknown"), &json!(true)));
     assert!(problem["detail"].as_str().unwrap().contains("duplicate"), "{problem}");
@@ -88,7 +88,7 @@ async fn an_acknowledgement_that_comes_too_late_is_unknown() {
     mock.round_trip_time(1, Duration::from_secs(8));
     let start = Instant::now();
     let answer = service.client().post("/produce", body()).await;
-    assert!(start.elapsed() < ANSWER_LIMIT, "{:?}", start.elapsed());
+    in_time(start.elapsed(), ANSWER_LIMIT);
     assert_eq!(answer.problem(504, "delivery_timeout")["outcome"], "unknown");
 }
 
@@ -135,7 +135,7 @@ async fn a_look_up_that_gives_no_answer_is_no_unknown_topic() {
     let start = Instant::now();
     let body = json!({"topic": "leaderless", "value": 1, "project": "p"}).to_string();
     let answer = service.client().post("/produce", body).await;
-    assert!(start.elapsed() < ANSWER_LIMIT, "{:?}", start.elapsed());
+    in_time(start.elapsed(), ANSWER_LIMIT);
     certainly_not_written(&answer.problem(503, "broker_unavailable"), true);
 }
 

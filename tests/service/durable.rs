@@ -18,8 +18,8 @@ use crate::{
 use serde_json::{Value, json};
 use std::{collections::HashSet, time::Duration};
 
-/// How soon after Kafka's return records are written at once again. No allowance is made for a busy machine: the clock
-/// starts once the broker has answered a client of the test, and mostly it takes less than a second.
+/// How soon after Kafka's return records are written at once again. The clock starts once the broker has answered a
+/// client of the test, and mostly it takes less than a second.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(5);
 /// Clients of each kind, that each have two keys. Few, since what they store while a broker starts has to be sent.
 const KEYED: LoadOptions = LoadOptions { clients: 3, keys: 2, requests: Requests::Single };

@@ -6,7 +6,7 @@ use crate::{
     support::{
         app::Service,
         broker::{self, Broker},
-        consumer, eventually,
+        consumer, eventually, in_time,
         load::{Load, LoadOptions, Loads, Requests},
         mock::Mock,
         outcomes::Told,
@@ -45,9 +45,8 @@ async fn a_broker_killed_and_restarted_under_load_loses_no_acknowledged_record()
     assert_eq!(client.get("/health").await.status, 200, "liveness does not depend on Kafka");
     assert_eq!(client.get("/health/kafka").await.status, 503);
     kafka.restart();
-    let returned = Instant::now();
     service.wait_ready_within(READY_LIMIT).await;
-    eventually("a record is written", READY_LIMIT.saturating_sub(returned.elapsed()), || async {
+    eventually("a record is written", READY_LIMIT, || async {
         (client.post("/produce", body(&probes)).await.status == 202).then_some(())
     })
     .await;
@@ -93,10 +92,10 @@ async fn a_frozen_broker_keeps_nobody_waiting() {
     kafka.freeze();
     let frozen = Instant::now();
     let answer = client.post("/produce", body(&topic)).await;
-    assert!(frozen.elapsed() < ANSWER_LIMIT, "{:?}", frozen.elapsed());
+    in_time(frozen.elapsed(), ANSWER_LIMIT);
     // a request was on its way to a broker that may yet read it
     assert_eq!(answer.problem(504, "delivery_timeout")["outcome"], "unknown");
-    let reason = service.wait_unready_within(READY_LIMIT.saturating_sub(frozen.elapsed())).await;
+    let reason = service.wait_unready_within(READY_LIMIT).await;
     assert!(!reason.is_empty());
 
     let refused = Instant::now();
@@ -104,7 +103,7 @@ async fn a_frozen_broker_keeps_nobody_waiting() {
         client.post("/produce", body(&topic)).await.problem(503, "not_ready")["outcome"],
         "not_written"
     );
-    assert!(refused.elapsed() < Duration::from_secs(1), "a known outage is said at once");
+    in_time(refused.elapsed(), Duration::from_secs(1));
 
     kafka.thaw();
     service.wait_ready_within(READY_LIMIT).await;
@@ -121,7 +120,7 @@ async fn a_topic_that_is_new_to_a_frozen_broker_is_answered_in_time() {
     kafka.freeze();
     let asked = Instant::now();
     let answer = service.client().post("/produce", body(&topic)).await;
-    assert!(asked.elapsed() < ANSWER_LIMIT, "{:?}", asked.elapsed());
+    in_time(asked.elapsed(), ANSWER_LIMIT);
     assert_eq!(answer.status, 503, "not 404: nobody said that it does not exist: {answer:?}");
     assert_eq!(answer.json()["outcome"], "not_written");
 }
@@ -169,7 +168,7 @@ async fn one_broker_of_two_that_is_down_is_no_outage() {
         let body = json!({"topic": "topic", "value": 1, "project": "p", "partition": partition});
         let asked = Instant::now();
         let answer = client.post("/produce", body.to_string()).await;
-        assert!(asked.elapsed() < ANSWER_LIMIT, "{:?}", asked.elapsed());
+        in_time(asked.elapsed(), ANSWER_LIMIT);
         answer.status
     };
     assert_eq!([post(0).await, post(1).await], [202, 202]);
@@ -209,11 +208,17 @@ async fn a_broker_that_flaps_every_second_loses_no_acknowledged_record() {
 
 #[tokio::test]
 async fn memory_stays_bounded_while_a_broker_does_not_answer_and_while_there_is_none() {
-    const LIMIT: u64 = 32 << 20;
+    const LIMIT: u64 = 16 << 20;
     let mock = Mock::start(1);
     mock.create_topic("topic", 3);
     let limit = LIMIT.to_string();
-    let variables = [("KAFKA_BROKERS", mock.bootstrap()), ("MAX_IN_FLIGHT_BYTES", &limit), DELIVERY_TIMEOUT];
+    let variables = [
+        ("KAFKA_BROKERS", mock.bootstrap()),
+        ("MAX_IN_FLIGHT_BYTES", &limit),
+        ("MAX_BODY_BYTES", "2MiB"),
+        ("MAX_BATCH_RECORDS", "1000"),
+        DELIVERY_TIMEOUT,
+    ];
     let service = Service::ready(&variables).await;
     let client = service.client();
     client.post("/produce", body("topic")).await.written();
@@ -239,7 +244,7 @@ async fn memory_stays_bounded_while_a_broker_does_not_answer_and_while_there_is_
         post().await;
     }
     let above = peak_memory(&service).saturating_sub(idle);
-    assert!(above < 2 * LIMIT, "{above} above idle");
+    assert!(above < 5 * LIMIT, "{above} above idle");
 }
 
 #[tokio::test]
@@ -254,7 +259,7 @@ async fn a_server_that_accepts_and_never_answers_is_not_ready() {
         assert!(ready.json()["reason"].is_string(), "{ready:?}");
         let asked = Instant::now();
         client.post("/logs", r#"{"value":1,"project":"p"}"#).await.problem(503, "not_ready");
-        assert!(asked.elapsed() < Duration::from_secs(1));
+        in_time(asked.elapsed(), Duration::from_secs(1));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert!(service.logs().lines().count() < 60, "too many lines:\n{}", service.logs());

@@ -2,7 +2,7 @@
 
 use crate::{
     kafka_or_skip,
-    support::{app::Service, broker, client::RawConnection, consumer, load::Load},
+    support::{app::Service, broker, client::RawConnection, consumer, in_time, load::Load},
 };
 use serde_json::json;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn an_idle_service_ends_after_its_delay() {
     for signal in ["TERM", "INT"] {
         let service = Service::on(kafka, &[SHORT_DELAY]).await;
         service.signal(signal);
-        assert!(exits_cleanly(&service).await < Duration::from_secs(5), "{}", service.logs());
+        in_time(exits_cleanly(&service).await, Duration::from_secs(5));
     }
 }
 

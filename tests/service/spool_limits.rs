@@ -105,11 +105,16 @@ async fn wait_storing_again(client: &Client) {
 #[tokio::test]
 async fn memory_stays_bounded_however_long_the_outage_and_while_its_records_are_sent() {
     const BATCHES: usize = 90;
-    const LIMIT: u64 = 32 << 20;
+    // bodies may have as much, records as much again, librdkafka's copies of these, the spool and its cache, and buffers
+    const LIMIT: u64 = 16 << 20;
     let Some(kafka) = broker::own(&[]) else { return };
     kafka.create_topic("long", 3, &[]).await;
     let limit = LIMIT.to_string();
-    let service = spool::ready(&kafka.bootstrap(), &[("MAX_IN_FLIGHT_BYTES", &limit)]).await;
+    let service = spool::ready(
+        &kafka.bootstrap(),
+        &[("MAX_IN_FLIGHT_BYTES", &limit), ("MAX_BODY_BYTES", "2MiB"), ("MAX_BATCH_RECORDS", "1000")],
+    )
+    .await;
     let client = service.client();
     let idle = spool::peak_memory(&service);
     let stays_below = |limit: u64, when: &str| {
@@ -135,7 +140,7 @@ async fn memory_stays_bounded_however_long_the_outage_and_while_its_records_are_
     let answers = futures_util::future::join_all(posts).await;
     all += answers.iter().map(accepted).sum::<u64>();
     wait_metric(&client, "inlet_spool_held_records", 1000.0).await;
-    stays_below(2 * LIMIT, "librdkafka holds records");
+    stays_below(5 * LIMIT, "librdkafka holds records");
     kafka.kill();
     wait_storing(&client).await;
     // what is passed over is looked at again and again, and nothing is sent twice by that
@@ -145,19 +150,19 @@ async fn memory_stays_bounded_however_long_the_outage_and_while_its_records_are_
         assert_eq!(answer.status, 202, "{answer:?}");
         all += accepted(&answer);
     }
-    stays_below(2 * LIMIT, "a backlog is stored");
+    stays_below(5 * LIMIT, "a backlog is stored");
     service.kill();
     service.restart().await;
     let answer = client.post("/produce/batch", batch.as_slice()).await;
     assert_eq!(answer.status, 202, "{answer:?}");
     all += accepted(&answer);
-    stays_below(2 * LIMIT, "a backlog is found");
+    stays_below(5 * LIMIT, "a backlog is found");
     kafka.restart();
     eventually("only one record is left", Duration::from_secs(60), || async {
         (metric(&client, "inlet_spool_records").await == 1.0).then_some(())
     })
     .await;
-    stays_below(2 * LIMIT, "a backlog is sent");
+    stays_below(5 * LIMIT, "a backlog is sent");
     // the broker died before it had read what was under way
     assert_eq!(consumer::count(&kafka.bootstrap(), "long"), all as i64);
     assert_eq!(client.get(&format!("/receipts/{missing}")).await.json()["state"], "pending");

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// How long the service may take from its start to its log line `listening`.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long it may take to find a Kafka that is up.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -169,7 +169,10 @@ impl Service {
             self.process.lock().unwrap().0.child().try_wait().unwrap()
         })
         .await;
-        (status, start.elapsed())
+        // without an allowance: what runs on a cluster is killed after its time, on a busy machine too
+        let taken = start.elapsed();
+        assert!(taken < limit, "it took {taken:?} to end");
+        (status, taken)
     }
 
     /// Everything it has logged since its last start.

@@ -1,5 +1,6 @@
 //! HTTP clients: a well-behaved one, and a bare connection for everything else.
 
+use super::BUSY;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use std::{net::SocketAddr, time::Duration};
@@ -155,7 +156,7 @@ impl RawConnection {
                 bytes.extend_from_slice(&chunk[..length]);
             }
         };
-        timeout(limit, read).await.expect("the answer comes");
+        timeout(BUSY * limit, read).await.expect("the answer comes");
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }

@@ -75,14 +75,25 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Asks every 50 ms until the answer is there; after `limit` the test fails, naming what it waited for.
+/// Limits are meant for a machine that does nothing else; on a busy one they are so many times as long. The benchmark
+/// measures how fast things are, and no test does.
+const BUSY: u32 = 4;
+
+/// Fails where something took longer than the limit, with an allowance for a busy machine.
+#[track_caller]
+pub fn in_time(taken: Duration, limit: Duration) {
+    assert!(taken < BUSY * limit, "it took {taken:?}, and {limit:?} are allowed");
+}
+
+/// Asks every 50 ms until the answer is there; after `limit`, with an allowance for a busy machine, the test fails,
+/// naming what it waited for.
 pub async fn eventually<T>(what: &str, limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        assert!(start.elapsed() < BUSY * limit, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

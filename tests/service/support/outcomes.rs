@@ -203,8 +203,17 @@ impl Landed<'_> {
     /// The accepted records of each key are all in one partition, and their first copies are there in the order in
     /// which the client got its answers. Records with an unknown outcome may be anywhere. Returns the number of keys.
     pub fn order_is_kept(&self) -> usize {
+        self.is_in_order(self.outcomes.accepted())
+    }
+
+    /// As [`Landed::order_is_kept`], of those records alone that were answered as written.
+    pub fn order_of_written_is_kept(&self) -> usize {
+        self.is_in_order(self.outcomes.told(Told::Written))
+    }
+
+    fn is_in_order<'o>(&'o self, outcomes: impl Iterator<Item = &'o Outcome>) -> usize {
         let mut keys: BTreeMap<&str, Vec<(u64, &ReadRecord)>> = BTreeMap::new();
-        for outcome in self.outcomes.accepted() {
+        for outcome in outcomes {
             let Some(key) = outcome.key.as_deref() else { continue };
             let first = self.copies.get(&outcome.number).map(|places| &self.records[places[0]]);
             keys.entry(key).or_default().extend(first.map(|first| (outcome.number, first)));
