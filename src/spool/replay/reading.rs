@@ -104,18 +104,18 @@ impl Reading {
 impl Replay {
     /// Begins again at what was passed over, if that is due.
     fn rewind(&mut self) {
-        if !std::mem::take(&mut self.passed_over.is_due) {
-            return;
-        }
-        let Some(first) = self.passed_over.first else { return };
+        // kept until something is passed over: what is being read may wait behind what has just moved
+        let Some(first) = self.passed_over.first.filter(|_| self.passed_over.is_due) else { return };
         let now = Instant::now();
         let is_early = self.passed_over.last_rewind.is_some_and(|last| now < last + super::BETWEEN_REWINDS);
         // each reading comes further than the one before, however long what is passed over takes to read
         let is_behind = !self.reading.is_at_end && self.reading.cursor < self.passed_over.reach;
         if is_early || is_behind {
-            self.passed_over.is_due = true;
             return;
         }
+        self.passed_over.is_due = false;
+        self.passed_over.last_rewind = Some(now);
+        self.passed_over.reach = self.reading.cursor;
         self.passed_over.lines.clear();
         self.wait_behind_those_under_way();
         self.passed_over.first = None;
