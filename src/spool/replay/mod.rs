@@ -58,6 +58,8 @@ const MESSAGES: usize = 1024;
 const IDLE: Duration = Duration::from_secs(1);
 /// How soon the reading may begin again at what was passed over.
 const BETWEEN_REWINDS: Duration = Duration::from_millis(100);
+/// How often what is passed over is looked at again without a reason.
+const LONGEST_PASSED_OVER: Duration = Duration::from_secs(30);
 /// So long nothing is sent after a failure that says nothing about its record, of a replaced producer for example.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How soon the disk is tried again that could not be read or written.
@@ -341,10 +343,22 @@ impl Replay {
         self.waiters.entry(sequence).or_default().push(answer);
     }
 
+    /// What is passed over is looked at again now and then, and at once where nothing is under way that could say that
+    /// something has changed: nothing may stay in the spool because a change was missed.
+    fn look_again(&mut self, now: Instant) {
+        if self.passed_over.first.is_none() || !self.reading.is_at_end() {
+            return;
+        }
+        let is_idle = self.window.is_empty() && self.held.is_empty() && self.keeping.is_empty();
+        let pause = if is_idle && !self.troubles.has_any() { IDLE } else { LONGEST_PASSED_OVER };
+        self.passed_over.is_due |= self.passed_over.last_rewind.is_none_or(|last| now >= last + pause);
+    }
+
     fn take_turn(&mut self) {
         let now = Instant::now();
         self.take_topics_turn(now);
         self.watch_dead_letters(now);
+        self.look_again(now);
         let left = if self.reading.is_at_end() { 0 } else { self.parts.store.records() };
         self.parts.pace.turn(std::mem::take(&mut self.turn.sent), left);
         self.waiters.retain(|_, waiters| {

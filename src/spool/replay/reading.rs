@@ -114,8 +114,6 @@ impl Replay {
             return;
         }
         self.passed_over.is_due = false;
-        self.passed_over.last_rewind = Some(now);
-        self.passed_over.reach = self.reading.cursor;
         self.passed_over.lines.clear();
         self.wait_behind_those_under_way();
         self.passed_over.first = None;

@@ -154,3 +154,19 @@ async fn what_is_read_behind_a_record_that_has_moved_meanwhile_is_sent() {
     while stepped.step().await {}
     assert_eq!((producer.sent().len(), stepped.store.records()), (1, 0));
 }
+
+#[tokio::test]
+async fn what_is_passed_over_is_looked_at_again_where_nothing_is_under_way() {
+    let producer = FakeProducer::with_topics(&["a"]);
+    let mut stepped = stepped(&producer, None);
+    let line = stepped.replay.parts.lines.of("a", Some(b"k")).unwrap();
+    stepped.replay.parts.lines.join(line);
+    stepped.replay.passed_over.lines.insert(line);
+    stepped.put(1, 1, |_| Record { key: Some("k".into()), ..record("a") });
+    while stepped.step().await {}
+    assert_eq!(producer.sent().len(), 0, "it waits in its line");
+    while stepped.store.records() > 0 {
+        stepped.step().await;
+    }
+    assert_eq!(producer.sent().len(), 1);
+}

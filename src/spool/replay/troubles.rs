@@ -85,6 +85,11 @@ pub enum Way {
 }
 
 impl Troubles {
+    /// Whether records wait for a topic.
+    pub fn has_any(&self) -> bool {
+        !self.topics.is_empty()
+    }
+
     pub fn way(&self, topic: &TopicName) -> Way {
         match self.topics.get(topic) {
             None => Way::Free,

@@ -145,6 +145,10 @@ impl State {
 }
 
 impl Window {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn insert(&mut self, first: Sequence, chunk: OpenChunk) {
         self.0.insert(first, chunk);
     }
