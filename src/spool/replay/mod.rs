@@ -343,8 +343,8 @@ impl Replay {
         self.waiters.entry(sequence).or_default().push(answer);
     }
 
-    /// What is passed over is looked at again now and then, and at once where nothing is under way that could say that
-    /// something has changed: nothing may stay in the spool because a change was missed.
+    /// What is passed over is looked at again now and then, and each second where nothing is under way that could say
+    /// that something has changed: nothing may stay in the spool because a change was missed.
     fn look_again(&mut self, now: Instant) {
         if self.passed_over.first.is_none() || !self.reading.is_at_end() {
             return;
