@@ -57,8 +57,7 @@ async fn a_record_in_flight_is_written_once_though_a_request_behind_it_is_only_p
         post(&service, &large, 2, 900_000, 600),
         post(&service, &large, 3, 900_000, 700),
     );
-    // a busy machine may have had no time for it after the replacement
-    assert!([202, 503].contains(&refused.status), "{refused:?}");
+    refused.written();
     let outcomes = Outcomes::new(vec![Outcome::of(1, None, &good_answer.json())], &good);
     assert_eq!(outcomes.read(&kafka.bootstrap()).duplicates().undeclared, 0);
 }
