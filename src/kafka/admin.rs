@@ -4,7 +4,9 @@ use super::client;
 use crate::produce::{TopicConfig, TopicName};
 use rdkafka::{
     ClientConfig, ClientContext,
-    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{
+        AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+    },
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -79,14 +81,20 @@ impl Admin {
         Ok(topics.iter().cloned().zip(results).collect())
     }
 
-    /// None where the service may not read the topic's settings (DESCRIBE_CONFIGS), or no answer came.
-    pub async fn describe_topic_config(&self, topic: &TopicName) -> Option<TopicConfig> {
-        let client = self.client().await.ok()?;
-        let resource = ResourceSpecifier::Topic(topic.as_str());
-        let answer = client.describe_configs([&resource], &request_options()).await;
-        let described = answer.ok()?.into_iter().next()?.ok()?;
-        let entries = described.entry_map();
-        topic_config(|name| entries.get(name)?.value.as_deref())
+    /// The settings of those topics whose settings the service may read (DESCRIBE_CONFIGS); none where no answer came.
+    pub async fn describe_topic_configs(&self, topics: &[TopicName]) -> Vec<(TopicName, TopicConfig)> {
+        let Ok(client) = self.client().await else { return Vec::new() };
+        let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic.as_str())).collect();
+        let Ok(answers) = client.describe_configs(&resources, &request_options()).await else {
+            return Vec::new();
+        };
+        let configs = answers.into_iter().flatten().filter_map(|described| {
+            let OwnedResourceSpecifier::Topic(name) = &described.specifier else { return None };
+            let name = topics.iter().find(|topic| topic.as_str() == name)?.clone();
+            let entries = described.entry_map();
+            Some((name, topic_config(|name| entries.get(name)?.value.as_deref())?))
+        });
+        configs.collect()
     }
 
     async fn client(&self) -> Result<&AdminClient<AdminContext>, AdminError> {

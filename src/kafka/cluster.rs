@@ -1,11 +1,12 @@
 //! The clients of this process: the two senders, and the prober that asks whether Kafka answers.
 
 use super::{
+    brokers::Brokers,
     client,
     context::{BrokerKind, Context, Event, Observed},
     flusher::Flusher,
     metadata::{AskCluster, Asked, Topics},
-    native::describe::describe_topics,
+    native::describe::{Described, describe_topics},
     partitioner::Chooser,
     polled::{PolledProducer, StartError},
     sender::{self, Sender},
@@ -16,7 +17,11 @@ use crate::{
     produce::{Error, TopicName},
 };
 use rdkafka::{
-    ClientConfig, error::KafkaError, metadata::Metadata, producer::Producer, types::RDKafkaErrorCode as Code,
+    ClientConfig,
+    error::KafkaError,
+    metadata::{Metadata, MetadataBroker, MetadataPartition},
+    producer::Producer,
+    types::RDKafkaErrorCode as Code,
 };
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Acquire},
@@ -33,8 +38,8 @@ const FIRST_PROBE_TIMEOUT: Duration = Duration::from_millis(2100);
 /// For a probe's second question: with the first and the pause between probes, well below the 5 s in which a
 /// lost broker must show.
 const SECOND_PROBE_TIMEOUT: Duration = Duration::from_millis(1200);
-/// For what a topic's rights and id are: without an answer, what a record's refusal says is enough.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Brokers that are asked about topics, one after the other, until one answers.
+const MAX_ASKED: usize = 3;
 /// The name of the right to write, as librdkafka spells it (`rd_kafka_AclOperation_name`).
 const WRITE: &str = "WRITE";
 
@@ -42,6 +47,7 @@ pub struct Cluster {
     config: ClientConfig,
     parts: sender::Parts,
     prober: PolledProducer,
+    brokers: Brokers,
     shared: Arc<Sender>,
     /// Made when a record must first be sent alone.
     alone: Mutex<Option<Arc<Sender>>>,
@@ -83,7 +89,14 @@ impl Cluster {
         let prober = PolledProducer::start(&client::prober(kafka), context, &parts.alarm, &parts.runtime)
             .map_err(explained)?;
         let shared = Sender::start(config.clone(), batch_size, parts.clone()).map_err(explained)?;
-        Ok(Arc::new(Self { config, parts, prober, shared, alone: Mutex::default() }))
+        Ok(Arc::new(Self {
+            config,
+            parts,
+            prober,
+            brokers: Brokers::default(),
+            shared,
+            alone: Mutex::default(),
+        }))
     }
 
     /// For records that share batches.
@@ -127,7 +140,9 @@ impl Cluster {
         let acknowledged = self.parts.observed.acknowledged();
         let ask = |timeout| fetch(&self.prober, topic, timeout);
         match ask(FIRST_PROBE_TIMEOUT).or_else(|_| ask(SECOND_PROBE_TIMEOUT)) {
-            Ok(_) => {
+            Ok(metadata) => {
+                let brokers: Vec<_> = metadata.brokers().iter().map(MetadataBroker::id).collect();
+                self.brokers.learn(metadata.orig_broker_id(), &brokers);
                 self.parts.observed.forget_error();
                 Ok(())
             }
@@ -160,39 +175,86 @@ fn no_answer(error: &KafkaError) -> String {
 }
 
 impl AskCluster for Arc<Cluster> {
-    fn ask(&self, name: &TopicName) -> Result<Asked, Error> {
-        self.shared.with_client(|client| ask(client, name))
+    /// By DescribeTopics, since librdkafka keeps each name that `rd_kafka_metadata` is asked for as a topic of the client
+    /// for ever. The topics that it has are brought up to date by the answer.
+    fn ask(&self, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
+        let mut reason = "no broker answers".to_owned();
+        for broker in self.brokers.first(MAX_ASKED) {
+            let described = self
+                .shared
+                .with_client(|client| describe_topics(client.client(), broker, names, ASK_TIMEOUT));
+            match described {
+                Ok(topics) => {
+                    let mut topics = topics.into_iter().peekable();
+                    // in the order of the names; a broker may leave some out
+                    let topic_of = |name: &TopicName| {
+                        let topic = topics.next_if(|topic| topic.name == name.as_str());
+                        topic.map_or(Err(Code::UnknownTopic), |topic| topic.described)
+                    };
+                    let described: Vec<_> = names.iter().map(topic_of).collect();
+                    return names.iter().zip(described).map(|(name, topic)| asked(name, topic)).collect();
+                }
+                Err(error) => {
+                    self.brokers.is_silent(broker);
+                    reason = format!("broker {broker} does not describe topics: {error}");
+                }
+            }
+        }
+        vec![Err(Error::BrokerUnavailable { reason }); names.len()]
+    }
+
+    fn ask_or_make(&self, name: &TopicName) -> Result<Asked, Error> {
+        self.shared.with_client(|client| ask_or_make(client, name))
     }
 }
 
-fn ask(client: &PolledProducer, name: &TopicName) -> Result<Asked, Error> {
+/// What the description of a topic says of it.
+fn asked(name: &TopicName, described: Result<Described, Code>) -> Result<Asked, Error> {
+    let Described { partitions, id, leaderless, operations } =
+        described.map_err(|code| undescribed(name, code))?;
+    if operations.is_some_and(|operations| !operations.iter().any(|operation| operation == WRITE)) {
+        return Err(Error::Unauthorized(name.clone()));
+    }
+    if partitions == 0 {
+        let reason = format!("topic '{name}': it has no partitions yet");
+        return Err(Error::BrokerUnavailable { reason });
+    }
+    Ok(Asked { partitions: i32::try_from(partitions).unwrap_or(i32::MAX), leaderless, id })
+}
+
+/// Why a broker says nothing of a topic.
+fn undescribed(name: &TopicName, code: Code) -> Error {
+    match code {
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic => {
+            Error::UnknownTopic(name.clone())
+        }
+        Code::TopicAuthorizationFailed => Error::Unauthorized(name.clone()),
+        code => Error::BrokerUnavailable { reason: format!("topic '{name}': {code}") },
+    }
+}
+
+/// By a question about metadata, which has a broker make the topic where it and this client may.
+fn ask_or_make(client: &PolledProducer, name: &TopicName) -> Result<Asked, Error> {
     let metadata = fetch(client, name, ASK_TIMEOUT)
         .map_err(|error| Error::BrokerUnavailable { reason: no_answer(&error) })?;
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name.as_str()) else {
         return Err(Error::UnknownTopic(name.clone()));
     };
-    let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
     match topic.error().map(Code::from) {
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => {
-            return Err(Error::UnknownTopic(name.clone()));
-        }
-        Some(Code::TopicAuthorizationFailed) => return Err(Error::Unauthorized(name.clone())),
-        // a topic that is being made, or whose leader moves: it exists
-        _ if partitions > 0 => {}
-        code => {
-            let reason = code.map_or_else(|| "it has no partitions yet".to_owned(), |code| code.to_string());
-            return Err(Error::BrokerUnavailable { reason: format!("topic '{name}': {reason}") });
+        Some(code) if topic.partitions().is_empty() => Err(undescribed(name, code)),
+        // its rights and its id are told when it is asked about again
+        _ => {
+            let leaderless = topic.partitions().iter().filter(|partition| partition.leader() < 0);
+            let leaderless = leaderless.map(MetadataPartition::id).collect();
+            asked(
+                name,
+                Ok(Described {
+                    partitions: topic.partitions().len(),
+                    id: None,
+                    leaderless,
+                    operations: None,
+                }),
+            )
         }
     }
-    let leaderless = topic.partitions().iter().filter(|partition| partition.leader() < 0);
-    let leaderless = leaderless.map(rdkafka::metadata::MetadataPartition::id).collect();
-    // of the broker that has just answered; one that does not describe topics, or not in time, leaves this unknown
-    let broker = metadata.orig_broker_id();
-    let described = describe_topics(client.client(), broker, std::slice::from_ref(name), DESCRIBE_TIMEOUT);
-    let described = described.ok().and_then(|mut topics| topics.pop()?.described.ok());
-    let operations = described.as_ref().and_then(|described| described.operations.as_ref());
-    if operations.is_some_and(|operations| !operations.iter().any(|operation| operation == WRITE)) {
-        return Err(Error::Unauthorized(name.clone()));
-    }
-    Ok(Asked { partitions, leaderless, id: described.and_then(|described| described.id) })
 }

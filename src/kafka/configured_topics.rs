@@ -97,11 +97,11 @@ impl ConfiguredTopics {
         }
     }
 
-    /// None where Kafka does not answer. Stops at the first question without an answer: the others would wait as long.
+    /// None where Kafka does not answer.
     fn missing(&self) -> Option<Vec<TopicName>> {
         let mut missing = Vec::new();
-        for name in &self.names {
-            match self.topics.refresh(name, &self.cluster) {
+        for (name, answer) in self.names.iter().zip(self.topics.refresh(&self.names, &self.cluster)) {
+            match answer {
                 Err(Error::UnknownTopic(_)) => missing.push(name.clone()),
                 Err(Error::BrokerUnavailable { .. }) => return None,
                 Ok(_) | Err(_) => {}

@@ -1,7 +1,10 @@
-//! What is known of topics, learned one by one on first use. Look-ups block, so they have a thread of their
-//! own; each name is asked for once however many requests wait for it.
+//! What is known of topics, learned on first use. Look-ups block, so they have threads of their own; each name is asked
+//! for once however many requests wait for it, and many names in one question.
 
-use super::sync::{read, write};
+use super::{
+    look_ups::LookUps,
+    sync::{read, write},
+};
 use crate::{
     lifecycle::supervisor::Alarm,
     produce::{Error, Topic, TopicConfig, TopicId, TopicName},
@@ -10,27 +13,30 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::{Duration, Instant},
 };
-use tokio::sync::oneshot;
 
 /// How long a topic that was not found stays known as absent.
 const ABSENT_FOR: Duration = Duration::from_secs(2);
-/// Absent names that are remembered at most.
+/// Absent names that are remembered at most, and how often the old ones are looked for where there are so many.
 const MAX_ABSENT: usize = 10_000;
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// How often a topic in use is asked about again.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
-/// Look-ups a second at most, of which one waits for a place in the next second.
-const MAX_PER_SECOND: u32 = 20;
-/// Names that may wait for their look-up; at 20 a second the last of them waits two seconds.
-const MAX_WAITING: usize = 40;
-/// How long the look-up thread waits for a name before it looks for a topic to refresh without one.
+/// Names in one question: what librdkafka does with the answer grows with the square of it.
+const AT_ONCE: usize = 500;
+/// Names that may wait for their look-up.
+const MAX_WAITING: usize = 10_000;
+/// How long a thread waits for a name before it looks whether there is anything else to do.
 const IDLE: Duration = Duration::from_millis(250);
+/// Questions a second at most that make a broker make the topic, of which one waits for a place in the next second.
+const MAKES_PER_SECOND: u32 = 20;
+/// Names that may wait for such a question; the last of them waits two seconds.
+const MAX_TO_MAKE: usize = 40;
 
 pub type Answer = Result<Arc<Topic>, Error>;
 
@@ -44,18 +50,21 @@ pub struct Asked {
     pub id: Option<TopicId>,
 }
 
-/// Asks the cluster for one topic. Blocks for its own time-outs at most.
+/// Asks the cluster for topics. Blocks for its own time-outs at most.
 pub trait AskCluster: Send + Sync + 'static {
-    fn ask(&self, name: &TopicName) -> Result<Asked, Error>;
+    /// Of several topics, each named once. The answers are in the order of the names.
+    fn ask(&self, names: &[TopicName]) -> Vec<Result<Asked, Error>>;
+
+    /// Of one topic, in such a way that a broker that may make topics makes it.
+    fn ask_or_make(&self, name: &TopicName) -> Result<Asked, Error>;
 }
 
-/// The cache of topics and the queue of look-ups.
+/// The cache of topics and the queues of look-ups.
 pub struct Topics {
     present: RwLock<HashMap<TopicName, Present>>,
-    absent: RwLock<HashMap<TopicName, Absent>>,
-    waiting: Mutex<HashMap<TopicName, Vec<oneshot::Sender<Answer>>>>,
-    look_ups: SyncSender<TopicName>,
-    queue: Mutex<Option<Receiver<TopicName>>>,
+    absent: RwLock<AbsentTopics>,
+    look_ups: LookUps,
+    to_make: LookUps,
     /// Told of every topic that the cluster has confirmed, so that its configuration is read.
     confirmed: tokio::sync::mpsc::Sender<TopicName>,
 }
@@ -66,6 +75,11 @@ struct Present {
     used: AtomicBool,
 }
 
+struct AbsentTopics {
+    topics: HashMap<TopicName, Absent>,
+    swept: Instant,
+}
+
 struct Absent {
     since: Instant,
     error: Error,
@@ -74,33 +88,48 @@ struct Absent {
 impl Topics {
     /// Nothing is known, and nothing is asked before [`Topics::start`].
     pub fn new(confirmed: tokio::sync::mpsc::Sender<TopicName>) -> Arc<Self> {
-        let (look_ups, queue) = sync_channel(MAX_WAITING);
         Arc::new(Self {
             present: RwLock::default(),
-            absent: RwLock::default(),
-            waiting: Mutex::default(),
-            look_ups,
-            queue: Mutex::new(Some(queue)),
+            absent: RwLock::new(AbsentTopics { topics: HashMap::new(), swept: Instant::now() }),
+            look_ups: LookUps::new(MAX_WAITING),
+            to_make: LookUps::new(MAX_TO_MAKE),
             confirmed,
         })
     }
 
-    /// Starts the look-up thread, once; it ends when the last handle is dropped.
-    pub fn start(self: &Arc<Self>, cluster: impl AskCluster, alarm: &Alarm) -> io::Result<()> {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(queue) = queue else { return Ok(()) };
-        let (weak, watch) = (Arc::downgrade(self), alarm.watch("the kafka-topics thread"));
-        thread::Builder::new().name("kafka-topics".into()).spawn(move || {
-            let mut pace = Pace::new();
-            loop {
-                let next = queue.recv_timeout(IDLE);
-                let Some(topics) = weak.upgrade() else { break };
-                if let Ok(name) = next {
-                    pace.wait();
-                    topics.ask_and_tell(&name, &cluster);
-                }
-                // also between look-ups: a flood of unknown names must not age the known ones
-                topics.refresh_one(&cluster, &mut pace);
+    /// Starts the threads of the look-ups; they end when the last handle is dropped. To be called once.
+    pub fn start(self: &Arc<Self>, cluster: impl AskCluster + Clone, alarm: &Alarm) -> io::Result<()> {
+        let makes = cluster.clone();
+        let mut looked = Instant::now();
+        self.spawn(("kafka-topics", "the kafka-topics thread"), alarm, move |topics| {
+            let names = topics.look_ups.take(AT_ONCE, IDLE);
+            topics.ask_and_tell(&names, &cluster);
+            // also between look-ups: a flood of unknown names must not age the known ones
+            if looked.elapsed() >= IDLE {
+                looked = Instant::now();
+                topics.refresh_used(&cluster);
+            }
+        })?;
+        let mut pace = Pace::new();
+        self.spawn(("kafka-topic-make", "the kafka-topic-make thread"), alarm, move |topics| {
+            for name in topics.to_make.take(1, IDLE) {
+                pace.wait();
+                topics.to_make.tell(&name, &topics.learn(&name, makes.ask_or_make(&name)));
+            }
+        })
+    }
+
+    /// Has a thread take `step` after step.
+    fn spawn(
+        self: &Arc<Self>,
+        (name, work): (&str, &'static str),
+        alarm: &Alarm,
+        mut step: impl FnMut(&Self) + Send + 'static,
+    ) -> io::Result<()> {
+        let (weak, watch) = (Arc::downgrade(self), alarm.watch(work));
+        thread::Builder::new().name(name.into()).spawn(move || {
+            while let Some(topics) = weak.upgrade() {
+                step(&topics);
             }
             watch.finished();
         })?;
@@ -116,28 +145,18 @@ impl Topics {
             return Some(Ok(Arc::clone(&present.topic)));
         }
         let absent = read(&self.absent);
-        let absent = absent.get(name).filter(|absent| absent.since.elapsed() < ABSENT_FOR)?;
+        let absent = absent.topics.get(name).filter(|absent| absent.since.elapsed() < ABSENT_FOR)?;
         Some(Err(absent.error.clone()))
     }
 
     /// Asks the cluster, together with whoever asks for the same topic now.
     pub async fn look_up(&self, name: &TopicName) -> Answer {
-        let (answer, receiver) = oneshot::channel();
-        {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(others) = waiting.get_mut(name) {
-                others.push(answer);
-            } else {
-                match self.look_ups.try_send(name.clone()) {
-                    Ok(()) => drop(waiting.insert(name.clone(), vec![answer])),
-                    Err(TrySendError::Full(_)) => return Err(Error::TooManyLookUps(name.clone())),
-                    Err(TrySendError::Disconnected(_)) => {
-                        return Err(unanswered("the service is shutting down"));
-                    }
-                }
-            }
-        }
-        receiver.await.unwrap_or_else(|_| Err(unanswered("the service is shutting down")))
+        self.look_ups.answer(name).await
+    }
+
+    /// As [`Topics::look_up`], where a broker is to make the topic if it does not exist.
+    pub async fn look_up_or_make(&self, name: &TopicName) -> Answer {
+        self.to_make.answer(name).await
     }
 
     /// Forgets the topic, because what is known of it turned out to be wrong.
@@ -163,32 +182,19 @@ impl Topics {
         }
     }
 
-    /// Asks at once, on the caller's thread, and keeps the answer. Blocks.
-    pub fn refresh(&self, name: &TopicName, cluster: &impl AskCluster) -> Answer {
-        self.learn(name, cluster.ask(name))
+    /// Asks at once, on the caller's thread, and keeps the answers, which are in the order of the names. Blocks.
+    pub fn refresh(&self, names: &[TopicName], cluster: &impl AskCluster) -> Vec<Answer> {
+        let answers = cluster.ask(names).into_iter().zip(names);
+        answers.map(|(answer, name)| self.learn(name, answer)).collect()
     }
 
-    fn ask_and_tell(&self, name: &TopicName, cluster: &impl AskCluster) {
-        if self.nobody_waits_for(name) {
+    fn ask_and_tell(&self, names: &[TopicName], cluster: &impl AskCluster) {
+        if names.is_empty() {
             return;
         }
-        let answer = self.refresh(name, cluster);
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        for receiver in waiting.into_iter().flatten() {
-            // one that gave up does not listen
-            let _ = receiver.send(answer.clone());
+        for (name, answer) in names.iter().zip(self.refresh(names, cluster)) {
+            self.look_ups.tell(name, &answer);
         }
-    }
-
-    /// After a time without answers, most of those that asked have given up.
-    fn nobody_waits_for(&self, name: &TopicName) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let given_up =
-            waiting.get(name).is_none_or(|receivers| receivers.iter().all(oneshot::Sender::is_closed));
-        if given_up {
-            waiting.remove(name);
-        }
-        given_up
     }
 
     /// Keeps what the cluster said. What it could not say changes nothing.
@@ -202,7 +208,7 @@ impl Topics {
                 let entry = Present { asked: topic.learned, topic: Arc::clone(&topic), used: false.into() };
                 present.insert(name.clone(), entry);
                 drop(present);
-                write(&self.absent).remove(name);
+                write(&self.absent).topics.remove(name);
                 // a full queue only delays the reading to the next refresh
                 let _ = self.confirmed.try_send(name.clone());
                 Ok(topic)
@@ -218,26 +224,31 @@ impl Topics {
     }
 
     fn remember_absent(&self, name: &TopicName, error: Error) {
-        let mut absent = write(&self.absent);
-        if absent.len() >= MAX_ABSENT {
-            absent.retain(|_, absent| absent.since.elapsed() < ABSENT_FOR);
+        let (now, mut absent) = (Instant::now(), write(&self.absent));
+        if absent.topics.len() >= MAX_ABSENT && now.saturating_duration_since(absent.swept) >= SWEEP_EVERY {
+            absent.swept = now;
+            absent.topics.retain(|_, absent| now.saturating_duration_since(absent.since) < ABSENT_FOR);
         }
-        if absent.len() < MAX_ABSENT {
-            absent.insert(name.clone(), Absent { since: Instant::now(), error });
+        if absent.topics.len() < MAX_ABSENT {
+            absent.topics.insert(name.clone(), Absent { since: now, error });
         }
     }
 
-    /// Asks again about the used topic that was asked about longest ago, if its time has come.
-    fn refresh_one(&self, cluster: &impl AskCluster, pace: &mut Pace) {
-        let oldest = read(&self.present)
+    /// Asks again about the used topics that were asked about longest ago, as far as their time has come.
+    fn refresh_used(&self, cluster: &impl AskCluster) {
+        let mut due: Vec<_> = read(&self.present)
             .iter()
-            .filter(|(_, present)| present.asked.elapsed() >= REFRESH_EVERY && present.used.load(Relaxed))
-            .min_by_key(|(_, present)| present.asked)
-            .map(|(name, _)| name.clone());
-        if let Some(name) = oldest {
-            pace.wait();
-            if self.refresh(&name, cluster).is_err()
-                && let Some(present) = write(&self.present).get_mut(&name)
+            .filter(|(_, present)| present.used.load(Relaxed) && present.asked.elapsed() >= REFRESH_EVERY)
+            .map(|(name, present)| (present.asked, name.clone()))
+            .collect();
+        due.sort_unstable_by_key(|(asked, _)| *asked);
+        let names: Vec<_> = due.into_iter().take(AT_ONCE).map(|(_, name)| name).collect();
+        if names.is_empty() {
+            return;
+        }
+        for (name, answer) in names.iter().zip(self.refresh(&names, cluster)) {
+            if answer.is_err()
+                && let Some(present) = write(&self.present).get_mut(name)
             {
                 present.asked = Instant::now();
             }
@@ -245,11 +256,7 @@ impl Topics {
     }
 }
 
-fn unanswered(reason: &str) -> Error {
-    Error::BrokerUnavailable { reason: reason.into() }
-}
-
-/// Holds the look-ups to [`MAX_PER_SECOND`].
+/// Holds the questions that make topics to [`MAKES_PER_SECOND`].
 struct Pace {
     second: Instant,
     used: u32,
@@ -261,7 +268,7 @@ impl Pace {
     }
 
     fn wait(&mut self) {
-        if self.used >= MAX_PER_SECOND {
+        if self.used >= MAKES_PER_SECOND {
             thread::sleep(Duration::from_secs(1).saturating_sub(self.second.elapsed()));
         }
         if self.second.elapsed() >= Duration::from_secs(1) {
@@ -275,20 +282,38 @@ impl Pace {
 mod tests {
     use super::*;
     use crate::lifecycle::supervisor::Supervisor;
-    use std::sync::atomic::AtomicU32;
+    use futures_util::future::join_all;
+    use std::sync::{Mutex, atomic::AtomicU32};
 
     /// Answers what it is told to, after a moment, and counts.
     struct Script {
         answer: Mutex<Result<Asked, Error>>,
-        asked: AtomicU32,
+        /// How many names each question had.
+        asked: Mutex<Vec<usize>>,
+        made: AtomicU32,
+    }
+
+    impl Script {
+        fn questions(&self) -> usize {
+            self.asked.lock().unwrap().len()
+        }
     }
 
     impl AskCluster for Arc<Script> {
-        fn ask(&self, _: &TopicName) -> Result<Asked, Error> {
-            self.asked.fetch_add(1, Relaxed);
+        fn ask(&self, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
+            self.asked.lock().unwrap().push(names.len());
             thread::sleep(Duration::from_millis(20));
-            self.answer.lock().unwrap().clone()
+            vec![self.answer.lock().unwrap().clone(); names.len()]
         }
+
+        fn ask_or_make(&self, _: &TopicName) -> Result<Asked, Error> {
+            self.made.fetch_add(1, Relaxed);
+            has(1)
+        }
+    }
+
+    fn down() -> Error {
+        Error::BrokerUnavailable { reason: "down".into() }
     }
 
     fn has(partitions: i32) -> Result<Asked, Error> {
@@ -297,7 +322,8 @@ mod tests {
 
     fn topics(answer: Result<Asked, Error>) -> (Arc<Topics>, Arc<Script>, Supervisor) {
         let supervisor = Supervisor::new();
-        let script = Arc::new(Script { answer: Mutex::new(answer), asked: AtomicU32::new(0) });
+        let script =
+            Arc::new(Script { answer: Mutex::new(answer), asked: Mutex::default(), made: AtomicU32::new(0) });
         let (confirmed, _) = tokio::sync::mpsc::channel(8);
         let topics = Topics::new(confirmed);
         topics.start(Arc::clone(&script), &supervisor.alarm()).unwrap();
@@ -314,7 +340,7 @@ mod tests {
         let t = name("t");
         let (a, b, c) = tokio::join!(topics.look_up(&t), topics.look_up(&t), topics.look_up(&t));
         assert_eq!([a, b, c].map(|answer| answer.unwrap().partitions), [3; 3]);
-        assert_eq!(script.asked.load(Relaxed), 1);
+        assert_eq!(script.questions(), 1);
         assert_eq!(topics.known(&t).unwrap().unwrap().partitions, 3);
     }
 
@@ -335,23 +361,68 @@ mod tests {
         let (topics, script, _supervisor) = topics(has(2));
         let t = name("t");
         topics.look_up(&t).await.unwrap();
-        *script.answer.lock().unwrap() = Err(unanswered("down"));
-        assert_eq!(topics.look_up(&t).await, Err(unanswered("down")));
+        *script.answer.lock().unwrap() = Err(down());
+        assert_eq!(topics.look_up(&t).await, Err(down()));
         assert_eq!(topics.known(&t).unwrap().unwrap().partitions, 2);
     }
 
     #[tokio::test]
-    async fn a_flood_of_names_is_refused_rather_than_queued() {
+    async fn however_many_names_wait_each_question_takes_as_many_as_it_may() {
+        let (topics, script, _supervisor) = topics(has(1));
+        let names: Vec<_> = (0..2 * AT_ONCE + 10).map(|n| name(&format!("t{n}"))).collect();
+        let answers = join_all(names.iter().map(|name| topics.look_up(name))).await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert!(script.questions() <= 4, "{:?}", script.asked.lock().unwrap());
+        assert!(names.iter().all(|name| topics.known(name).unwrap().is_ok()));
+    }
+
+    #[tokio::test]
+    async fn names_beyond_the_bound_are_refused_rather_than_queued() {
         let (topics, _script, _supervisor) = topics(has(1));
-        let names: Vec<_> = (0..200).map(|n| name(&format!("t{n}"))).collect();
-        let refused = Mutex::new(0);
-        let all = futures_util::future::join_all(names.iter().map(async |name| {
-            if topics.look_up(name).await.is_err() {
-                *refused.lock().unwrap() += 1;
-            }
-        }));
-        let _ = tokio::time::timeout(Duration::from_millis(500), all).await;
-        assert!(*refused.lock().unwrap() >= 200 - MAX_WAITING - MAX_PER_SECOND as usize - 1);
+        let names: Vec<_> = (0..MAX_WAITING + AT_ONCE + 2).map(|n| name(&format!("t{n}"))).collect();
+        let answers = join_all(names.iter().map(|name| topics.look_up(name))).await;
+        let refused = answers.iter().filter(|answer| matches!(answer, Err(Error::TooManyLookUps(_)))).count();
+        assert!((1..=AT_ONCE + 2).contains(&refused), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn used_topics_are_asked_about_again_many_at_once() {
+        let (topics, script, _supervisor) = topics(has(1));
+        let names: Vec<_> = (0..AT_ONCE).map(|n| name(&format!("t{n}"))).collect();
+        join_all(names.iter().map(|name| topics.look_up(name))).await;
+        let long_ago = Instant::now().checked_sub(REFRESH_EVERY).unwrap();
+        let before = script.questions();
+        for (number, present) in write(&topics.present).values_mut().enumerate() {
+            present.asked = long_ago;
+            present.used = (number > 0).into();
+        }
+        let is_asked = || script.questions() > before;
+        while !is_asked() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(script.asked.lock().unwrap()[before..], [AT_ONCE - 1], "an unused one is not");
+    }
+
+    #[tokio::test]
+    async fn only_who_wants_a_topic_made_has_it_made() {
+        let t = name("t");
+        let (topics, script, _supervisor) = topics(Err(Error::UnknownTopic(t.clone())));
+        assert_eq!(topics.look_up(&t).await, Err(Error::UnknownTopic(t.clone())));
+        assert_eq!(script.made.load(Relaxed), 0);
+        assert_eq!(topics.look_up_or_make(&t).await.unwrap().partitions, 1);
+        assert_eq!(topics.known(&t).unwrap().unwrap().partitions, 1);
+        assert_eq!(script.made.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn however_many_names_are_absent_few_are_remembered() {
+        let (confirmed, _) = tokio::sync::mpsc::channel(1);
+        let topics = Topics::new(confirmed);
+        for number in 0..MAX_ABSENT + 10 {
+            let name = name(&format!("t{number}"));
+            let _ = topics.learn(&name, Err(Error::UnknownTopic(name.clone())));
+        }
+        assert_eq!(read(&topics.absent).topics.len(), MAX_ABSENT);
     }
 
     #[tokio::test]

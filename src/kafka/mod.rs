@@ -2,6 +2,7 @@
 //! no policy.
 
 pub mod admin;
+mod brokers;
 pub mod client;
 mod cluster;
 mod configured_topics;
@@ -14,6 +15,7 @@ mod flusher;
 mod lane;
 mod lanes;
 mod link;
+mod look_ups;
 mod metadata;
 pub mod native;
 // reached by the micro-benchmarks

@@ -27,6 +27,8 @@ use tokio::sync::mpsc;
 
 /// Log lines and statistics that may wait to be understood.
 const EVENT_QUEUE: usize = 1000;
+/// Topics whose configuration may wait to be read.
+const CONFIRMED_QUEUE: usize = 10_000;
 /// Pause between two questions about a topic that the broker is making.
 const AUTO_CREATE_POLL: Duration = Duration::from_millis(250);
 /// How long a broker may take to make a topic; one that never does is set up not to.
@@ -61,7 +63,7 @@ impl KafkaProducer {
     ) -> Result<Arc<Self>, StartError> {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
-        let (confirmed, to_describe) = mpsc::channel(EVENT_QUEUE);
+        let (confirmed, to_describe) = mpsc::channel(CONFIRMED_QUEUE);
         let topics = Topics::new(confirmed);
         let parts = cluster::Parts {
             events,
@@ -156,7 +158,13 @@ impl Producer for KafkaProducer {
         Box::pin(async move {
             let give_up = Instant::now() + AUTO_CREATE_TIMEOUT;
             loop {
-                match self.topics.look_up(name).await {
+                let answer = match self.topics.look_up(name).await {
+                    Err(Error::UnknownTopic(_)) if self.auto_create_topics => {
+                        self.topics.look_up_or_make(name).await
+                    }
+                    answer => answer,
+                };
+                match answer {
                     // the question itself has made the broker begin
                     Err(Error::UnknownTopic(_) | Error::BrokerUnavailable { .. })
                         if self.auto_create_topics && Instant::now() < give_up =>

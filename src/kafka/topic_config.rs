@@ -5,12 +5,20 @@ use crate::produce::TopicName;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+/// Topics that are asked about at once.
+const AT_ONCE: usize = 50;
+
 /// Reads the configuration of every topic that the cluster confirms, until the sender is gone. Where the broker
 /// does not let us read it, the service's own limit stands.
 pub async fn read(admin: Arc<Admin>, topics: Arc<Topics>, mut confirmed: mpsc::Receiver<TopicName>) {
-    while let Some(name) = confirmed.recv().await {
-        if let Some(config) = admin.describe_topic_config(&name).await {
+    let mut names = Vec::new();
+    while confirmed.recv_many(&mut names, AT_ONCE).await > 0 {
+        // librdkafka refuses a question that has a name twice
+        names.sort_unstable();
+        names.dedup();
+        for (name, config) in admin.describe_topic_configs(&names).await {
             topics.set_config(&name, config);
         }
+        names.clear();
     }
 }

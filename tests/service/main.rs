@@ -24,6 +24,7 @@ mod fault_matrix;
 mod harness;
 mod load;
 mod logs;
+mod look_ups;
 mod lost_answers;
 mod metrics;
 mod outage;

@@ -72,7 +72,7 @@ impl<T> Drop for Native<T> {
 }
 
 /// Asks the broker with the id `broker` for the topics, in their order, and for what this client may do with
-/// them. Creates none. Blocks for at most `timeout` and a second.
+/// them. Each is named once. Creates none. Blocks for at most `timeout` and a second.
 ///
 /// The broker is named because librdkafka would otherwise ask the controller, which this request does not
 /// need and the mock cluster does not have.
@@ -124,8 +124,10 @@ pub fn describe_topics<C: ClientContext>(
         }
         array(bindings::rd_kafka_DescribeTopics_result_topics(result, &mut count), count)
     };
+    // a topic that the broker left out has none
+    let descriptions = descriptions.iter().filter(|description| !description.is_null());
     // SAFETY: the descriptions belong to the event, which is alive until all of them are copied.
-    Ok(descriptions.iter().map(|&description| unsafe { copy(description) }).collect())
+    Ok(descriptions.map(|&description| unsafe { copy(description) }).collect())
 }
 
 fn options<C: ClientContext>(

@@ -5,13 +5,15 @@ use crate::produce::{
     Error, Topic, TopicName,
     submission::{AskedTopic, Found, Records, Submission, distinct_topics},
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use smallvec::smallvec;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 /// How long a topic's partition count is believed when a record asks for one beyond it.
 const PARTITIONS_HOLD_FOR: Duration = Duration::from_secs(2);
+/// Topics that one request asks for at once: the others of a large one wait here, and not where those of all requests do.
+const ASKED_AT_ONCE: usize = 100;
 
 impl Pipeline {
     /// The records with their topics, the unknown ones looked up side by side within the deadline.
@@ -19,7 +21,10 @@ impl Pipeline {
         let (asked, topic_of) = distinct_topics(&records);
         let found = match asked.as_slice() {
             [one] => smallvec![self.find_topic(one, deadline).await],
-            many => join_all(many.iter().map(|asked| self.find_topic(asked, deadline))).await.into(),
+            many => {
+                let found: Vec<_> = many.iter().map(|asked| self.find_topic(asked, deadline)).collect();
+                stream::iter(found).buffered(ASKED_AT_ONCE).collect::<Vec<_>>().await.into()
+            }
         };
         drop(asked);
         Submission::new(records, found, topic_of)

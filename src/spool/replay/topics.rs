@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Topics that are asked for at once. Requests have theirs asked for beside, in the same queue.
-const AT_ONCE: usize = 20;
+const AT_ONCE: usize = 100;
 /// How soon it is tried again where too many are being asked for.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How often everything is read again for topics that there is no room to remember.

@@ -162,6 +162,18 @@ impl Broker {
         self.wait_until_visible(topic, &[]).await;
     }
 
+    /// Makes topics of one partition.
+    pub async fn create_topics(&self, topics: &[String]) {
+        let new: Vec<_> =
+            topics.iter().map(|topic| NewTopic::new(topic, 1, TopicReplication::Fixed(1))).collect();
+        for result in self.admin().create_topics(&new, &admin_options()).await.unwrap() {
+            result.unwrap();
+        }
+        if let Some(last) = topics.last() {
+            self.wait_until_visible(last, &[]).await;
+        }
+    }
+
     /// Raises the topic's number of partitions to `count`.
     pub async fn add_partitions(&self, topic: &str, count: usize) {
         let more = NewPartitions::new(topic, count);
