@@ -1,16 +1,13 @@
 //! librdkafka's log lines and statistics, understood away from where they come in.
 
-use super::context::Event;
-use crate::telemetry::{
-    metrics::{BrokerStatistics, Metrics, ProducerStatistics},
-    silence::Silences,
-};
-use rdkafka::{Statistics, config::RDKafkaLogLevel};
+use super::{context::Event, statistics::Statistics};
+use crate::telemetry::{metrics::Metrics, silence::Silences};
+use rdkafka::config::RDKafkaLogLevel;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::spawn_blocking};
 
 /// For one kind of librdkafka's lines, which come with every attempt, of every client.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -25,13 +22,15 @@ pub async fn consume(mut events: mpsc::Receiver<Event>, metrics: Arc<Metrics>) {
                     log(level, &facility, &text, others);
                 }
             }
-            Event::Statistics(json, epoch) => match serde_json::from_slice::<Statistics>(&json) {
-                Ok(statistics) => {
-                    metrics.set_producer_statistics(&summary(&statistics));
-                    statistics.eos.inspect(|eos| epoch.is_now(eos.producer_epoch));
+            // not on the runtime's thread, which has requests to see to
+            Event::Statistics(json, epoch) => match spawn_blocking(move || Statistics::parse(&json)).await {
+                Ok(Ok(statistics)) => {
+                    metrics.set_producer_statistics(&statistics.summary());
+                    statistics.producer_epoch().inspect(|&now| epoch.is_now(now));
                 }
                 // librdkafka cuts its statistics off at times (librdkafka#5390); the next ones will do
-                Err(error) => tracing::debug!(%error, "librdkafka's statistics are not readable"),
+                Ok(Err(error)) => tracing::debug!(%error, "librdkafka's statistics are not readable"),
+                Err(error) => tracing::error!(%error, "librdkafka's statistics were not read"),
             },
         }
     }
@@ -62,29 +61,6 @@ fn log(level: RDKafkaLogLevel, facility: &str, text: &str, others: usize) {
     }
 }
 
-fn summary(statistics: &Statistics) -> ProducerStatistics {
-    let to_gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    ProducerStatistics {
-        queue_messages: to_gauge(statistics.msg_cnt),
-        queue_bytes: to_gauge(statistics.msg_size),
-        // librdkafka keeps internal brokers (":0/internal") that are no hosts
-        brokers: statistics
-            .brokers
-            .values()
-            .filter(|broker| broker.source != "internal")
-            .map(|broker| BrokerStatistics {
-                broker: if broker.nodeid >= 0 { broker.nodeid.to_string() } else { broker.nodename.clone() },
-                up: broker.state == "UP",
-                round_trip_seconds: broker
-                    .rtt
-                    .as_ref()
-                    .filter(|rtt| rtt.cnt > 0)
-                    .map(|rtt| rtt.avg as f64 / 1e6),
-            })
-            .collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,25 +76,5 @@ mod tests {
         assert_ne!(line(9092, 0, "CONNECT"), line(9093, 0, "CONNECT"), "another broker");
         assert_ne!(line(9092, 0, "CONNECT"), line(9092, 0, "UP"), "another fault");
         assert_ne!(kind("FAIL", "the same"), kind("REQTMOUT", "the same"));
-    }
-
-    #[test]
-    fn statistics_become_queue_and_broker_figures() {
-        let mut statistics = Statistics { msg_cnt: 3, msg_size: 99, ..Default::default() };
-        let broker = |nodeid, source: &str, state: &str| rdkafka::statistics::Broker {
-            nodeid,
-            nodename: "host:9092".into(),
-            source: source.into(),
-            state: state.into(),
-            ..Default::default()
-        };
-        statistics.brokers.insert("a".into(), broker(1, "learned", "UP"));
-        statistics.brokers.insert("b".into(), broker(-1, "configured", "TRY_CONNECT"));
-        statistics.brokers.insert("c".into(), broker(-1, "internal", "INIT"));
-        let mut summary = summary(&statistics);
-        summary.brokers.sort_by(|a, b| a.broker.cmp(&b.broker));
-        let brokers: Vec<_> = summary.brokers.iter().map(|b| (b.broker.as_str(), b.up)).collect();
-        assert_eq!((summary.queue_messages, summary.queue_bytes), (3, 99));
-        assert_eq!(brokers, [("1", true), ("host:9092", false)]);
     }
 }

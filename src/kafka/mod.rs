@@ -25,6 +25,7 @@ mod producer;
 mod reports;
 mod retire;
 mod sender;
+mod statistics;
 mod sync;
 #[cfg(test)]
 mod tests;
