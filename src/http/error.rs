@@ -279,6 +279,7 @@ pub fn produce_status(error: &produce::Error) -> StatusCode {
         E::TopicMissing(_)
         | E::NotReady { .. }
         | E::Overloaded { .. }
+        | E::PartitionBusy { .. }
         | E::SpoolFull { .. }
         | E::TooManyLookUps(_)
         | E::NeighbourRejected
@@ -299,6 +300,7 @@ pub fn topic_of(error: &produce::Error) -> Option<&TopicName> {
         | E::TooManyLookUps(topic)
         | E::InvalidPartition { topic, .. }
         | E::PartitionGone { topic, .. }
+        | E::PartitionBusy { topic, .. }
         | E::TimestampOutOfRange { topic, .. }
         | E::RecordTooLarge { topic, .. } => Some(topic),
         E::Rejected { .. }
@@ -330,6 +332,7 @@ pub fn level_of(error: &produce::Error) -> Level {
         // a minute about a topic and the metrics tell of it
         E::NotReady { .. }
         | E::Overloaded { .. }
+        | E::PartitionBusy { .. }
         | E::SpoolFull { .. }
         | E::TooManyLookUps(_)
         | E::TopicMissing(_)

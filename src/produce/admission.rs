@@ -1,5 +1,6 @@
 //! The budget of bytes that may be in flight, shared by request bodies and by records that wait for Kafka.
 
+use super::{Topic, shares::Shares};
 use crate::telemetry::metrics::InFlight;
 use std::sync::{
     Arc,
@@ -17,12 +18,18 @@ pub struct Budget {
     limit: usize,
     used: AtomicUsize,
     records: AtomicUsize,
+    shares: Shares,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0), records: AtomicUsize::new(0) })
+        Arc::new(Self {
+            limit,
+            used: AtomicUsize::new(0),
+            records: AtomicUsize::new(0),
+            shares: Shares::default(),
+        })
     }
 
     /// All of its bytes.
@@ -57,6 +64,19 @@ impl Budget {
             self.records.fetch_add(records, Relaxed);
         }
         reserved
+    }
+
+    /// Whether a record for the partition may be reserved. A partition may have as many bytes in flight as are left for all
+    /// others (the dynamic threshold of Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998): one that takes
+    /// nothing fills half of what there is, a second one half of the rest. The first request has all that is left.
+    pub fn has_share(&self, topic: &Topic, partition: i32) -> bool {
+        let own = self.shares.used(topic, partition);
+        own == 0 || own < self.limit.saturating_sub(self.used())
+    }
+
+    /// What the partitions have of it.
+    pub(super) fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     pub(super) fn release_record(&self, bytes: usize) {
@@ -103,6 +123,7 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::produce::TopicName;
 
     #[test]
     fn a_spent_budget_refuses_and_a_dropped_permit_gives_back() {
@@ -113,6 +134,19 @@ mod tests {
         assert_eq!(first.bytes(), 10);
         drop(first);
         assert!(budget.permit().grow(10));
+    }
+
+    #[test]
+    fn a_partition_has_at_most_as_much_as_is_left_for_the_others() {
+        let (budget, topic) = (Budget::new(100), Topic::new(TopicName::parse("t").unwrap(), 3));
+        let fill = |partition| {
+            (0..100).take_while(|_| budget.has_share(&topic, partition)).for_each(|_| {
+                assert!(budget.reserve_records(5, 1));
+                budget.shares().take(&topic, partition, 5);
+            });
+            budget.shares().used(&topic, partition)
+        };
+        assert_eq!([fill(0), fill(1), fill(2)], [50, 25, 15]);
     }
 
     #[test]

@@ -103,6 +103,11 @@ impl Delivery {
     ) -> Self {
         let slots: SmallVec<_> =
             admitted.into_iter().map(|admitted| Slot { admitted, report: OnceLock::new() }).collect();
+        for Slot { admitted, .. } in &slots {
+            if let Ok(found) = submission.destinations.of(admitted.record) {
+                budget.shares().take(&found.topic, admitted.partition, admitted.reserved);
+            }
+        }
         let shared = Shared {
             destinations: Arc::clone(&submission.destinations),
             unresolved: AtomicUsize::new(slots.len()),
@@ -220,6 +225,8 @@ impl Ack {
         if let Ok(found) = self.found() {
             let duration = now.saturating_duration_since(self.shared.enqueued);
             found.metrics.observe(status(&report), duration);
+            let shares = self.shared.budget.shares();
+            shares.give_back(&found.topic, admitted.partition, admitted.reserved);
         }
         // the slot is empty: there is one ack a slot, and it reports once
         let _ = slot.set(report);

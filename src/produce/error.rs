@@ -64,6 +64,11 @@ pub enum Error {
     NotReady { reason: String },
     #[error("too many bytes are in flight to Kafka ({used} of {limit}); nothing was sent, try again later")]
     Overloaded { used: usize, limit: usize },
+    #[error(
+        "too much is in flight to partition {partition} of topic '{topic}', which takes records slowly or not at all; the \
+         record was not sent, try again later"
+    )]
+    PartitionBusy { topic: TopicName, partition: i32 },
     /// The local disk takes no more records: why not.
     #[error(
         "the record cannot be stored until Kafka takes it: {reason}; nothing was stored, try again later"
@@ -111,7 +116,7 @@ impl Error {
             Self::Unauthorized(_) => "kafka_unauthorized",
             Self::BatchTooLarge { .. } => "body_too_large",
             Self::NotReady { .. } => "not_ready",
-            Self::Overloaded { .. } | Self::TooManyLookUps(_) => "overloaded",
+            Self::Overloaded { .. } | Self::PartitionBusy { .. } | Self::TooManyLookUps(_) => "overloaded",
             Self::SpoolFull { .. } => "spool_full",
             Self::ReservedHeader(_) => "invalid_header",
             Self::NeighbourRejected | Self::BrokerUnavailable { .. } => "broker_unavailable",
@@ -126,6 +131,7 @@ impl Error {
             Self::TopicMissing(_)
             | Self::NotReady { .. }
             | Self::Overloaded { .. }
+            | Self::PartitionBusy { .. }
             | Self::SpoolFull { .. }
             | Self::TooManyLookUps(_)
             | Self::NeighbourRejected
@@ -180,6 +186,7 @@ impl Error {
             | Self::BatchTooLarge { .. }
             | Self::NotReady { .. }
             | Self::Overloaded { .. }
+            | Self::PartitionBusy { .. }
             | Self::SpoolFull { .. }
             | Self::TooManyLookUps(_)
             | Self::NeighbourRejected

@@ -13,6 +13,7 @@ mod pipeline;
 mod producer;
 mod receipt;
 mod record;
+mod shares;
 mod size;
 mod spool;
 mod submission;

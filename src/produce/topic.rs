@@ -1,6 +1,11 @@
 //! Topic names and what is known about a topic.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
 
 /// The longest legal topic name, in bytes (`org.apache.kafka.common.internals.Topic`).
 pub const MAX_NAME_LENGTH: usize = 249;
@@ -84,6 +89,8 @@ pub struct Topic {
     pub learned: Instant,
     /// None until the broker has told, and for ever where it may not tell.
     pub config: Option<TopicConfig>,
+    /// Of its name, for tables of this process.
+    pub hash: u64,
 }
 
 /// A topic's UUID.
@@ -93,7 +100,17 @@ pub struct TopicId(pub u128);
 impl Topic {
     /// A topic that was just learned of, of which no more is known than its partitions.
     pub fn new(name: TopicName, partitions: i32) -> Self {
-        Self { name, partitions, leaderless: Vec::new(), id: None, learned: Instant::now(), config: None }
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let hash = HASHER.hash_one(name.as_str());
+        Self {
+            name,
+            partitions,
+            leaderless: Vec::new(),
+            id: None,
+            learned: Instant::now(),
+            config: None,
+            hash,
+        }
     }
 }
 

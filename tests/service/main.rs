@@ -37,6 +37,7 @@ mod replaced_producer;
 mod rolling;
 mod security;
 mod settings;
+mod shares;
 mod shutdown;
 mod spool_backlog;
 mod spool_cli;

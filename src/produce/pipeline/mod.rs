@@ -11,7 +11,7 @@ use crate::produce::{
 };
 use crate::telemetry::metrics::{InFlight, Metrics};
 use smallvec::SmallVec;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 /// What the pipeline is held to.
@@ -143,10 +143,18 @@ impl Pipeline {
         }
         let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(submission.records.len());
         let mut admitted: SmallVec<[Admitted; 1]> = SmallVec::with_capacity(submission.records.len());
+        let mut busy = HashSet::new();
         for (index, record) in submission.records.iter().enumerate() {
             let checked = submission.destinations.of(index).and_then(|found| {
                 let reserved = check_record(record, &found.topic, self.limits(arrival))?;
                 let partition = self.producer.partition(record, &found.topic, now.into_std());
+                // what comes behind one that is refused must not overtake it
+                if busy.contains(&(&record.topic, partition))
+                    || !self.records.has_share(&found.topic, partition)
+                {
+                    busy.insert((&record.topic, partition));
+                    return Err(Error::PartitionBusy { topic: record.topic.clone(), partition });
+                }
                 Ok(Admitted { record: index, partition, reserved })
             });
             verdicts.push(checked.map(|record| admitted.push(record)).err().map(Err));
