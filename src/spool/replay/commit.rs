@@ -137,11 +137,13 @@ impl Replay {
         for first in chunks {
             let weight = self.refusals.weight(first);
             self.refusals.forget(first);
-            let was_read = self.reading.forget(first);
-            let Some(chunk) = self.window.remove(first) else { continue };
+            let chunk = self.window.remove(first);
+            let is_left = chunk.as_ref().is_some_and(|chunk| !chunk.is_resolved());
+            let was_read = self.reading.forget(first, is_left);
+            let Some(chunk) = chunk else { continue };
             self.commits.weight = self.commits.weight.saturating_sub(chunk.records() + weight);
             // else the reading comes by again when what they wait for is there
-            self.passed_over.is_due |= was_read || chunk.is_due;
+            self.passed_over.is_due |= (was_read && is_left) || chunk.is_due;
             for waiting in chunk.waiting() {
                 self.passed_over.add(first, waiting.line);
             }

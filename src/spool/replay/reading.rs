@@ -16,7 +16,7 @@ use crate::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -38,8 +38,9 @@ pub struct Reading {
     /// The first of what was read, decoded, where it has to wait for room.
     decoded: Option<(Sequence, Decoded)>,
     under_way: Option<BoxFuture<'static, Result<Chunks, ReadError>>>,
-    /// Chunks that were committed while a reading was under way, which may have them as they were before.
-    outdated: HashSet<Sequence>,
+    /// Chunks that were committed while a reading was under way, which may have them as they were before, and whether
+    /// something is left of each.
+    outdated: HashMap<Sequence, bool>,
     /// The last reading found nothing.
     is_at_end: bool,
     /// Something was stored while a reading was under way.
@@ -80,9 +81,9 @@ impl Reading {
     }
 
     /// The chunk was committed. What was read of it before must not be sent. True where something was.
-    pub fn forget(&mut self, chunk: Sequence) -> bool {
+    pub fn forget(&mut self, chunk: Sequence, is_left: bool) -> bool {
         if self.under_way.is_some() {
-            self.outdated.insert(chunk);
+            self.outdated.insert(chunk, is_left);
         }
         let place = self.ahead.binary_search_by_key(&chunk, |(first, _)| *first);
         place.is_ok_and(|place| self.ahead.remove(place).is_some())
@@ -167,10 +168,13 @@ impl Replay {
                 if let Some((last, _)) = chunks.last() {
                     reading.cursor = Sequence(last.0.saturating_add(1));
                 }
-                let current = chunks.into_iter().filter(|(first, _)| !outdated.contains(first));
-                reading.ahead.extend(current);
-                // what is left of the others is to be read again
-                self.passed_over.is_due |= !outdated.is_empty();
+                for (first, value) in chunks {
+                    match outdated.get(&first) {
+                        None => reading.ahead.push_back((first, value)),
+                        // what is left of it is to be read again; those that this reading does not have are no reason
+                        Some(is_left) => self.passed_over.is_due |= is_left,
+                    }
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "the spool cannot be read; trying again");

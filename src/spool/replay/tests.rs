@@ -170,3 +170,19 @@ async fn what_is_passed_over_is_looked_at_again_where_nothing_is_under_way() {
     }
     assert_eq!(producer.sent().len(), 1);
 }
+
+#[tokio::test]
+async fn commits_during_a_reading_do_not_begin_again_at_what_is_stuck() {
+    let producer = FakeProducer::with_topics(&["a"]);
+    let mut stepped = stepped(&producer, None);
+    let value = Some(bytes::Bytes::from(vec![0; 1000]));
+    let topic = |number| if number < 60 { "missing" } else { "a" };
+    stepped.put(200, 60, |number| Record { value: value.clone(), ..record(topic(number)) });
+    let mut rewinds = HashSet::new();
+    while stepped.store.records() > 60 {
+        stepped.step().await;
+        rewinds.extend(stepped.replay.passed_over.last_rewind);
+    }
+    assert_eq!(producer.sent().len(), 199 * 60);
+    assert!(rewinds.is_empty(), "{} times", rewinds.len());
+}
