@@ -9,7 +9,7 @@ use crate::{
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
     produce::{
         Attempted, Batching, DeadLetter, DeadLetterTopic, Error, InstanceId, ReceiptState, Record, Sequence,
-        Spool, TopicName, Written,
+        Spool, TopicConfig, TopicName, Written,
         fake::{self, FakeProducer, Step, record},
     },
     telemetry::metrics::Metrics,

@@ -1,12 +1,12 @@
 //! Writes records that Kafka refused for good to the dead letter topic.
 
-use super::Parts;
+use super::{Parts, check};
 use crate::{
     produce::{
         Admitted, Batching, Budget, DeadLetterTopic, Delivery, Error, Found, Header, Producer, Receipt,
-        Record, RecordLimits, Report, Sequence, Submission, check_record,
+        Record, Report, Sequence, Submission,
     },
-    spool::{Chunk, Store, now_ms},
+    spool::{Chunk, Store},
     telemetry::metrics::Metrics,
 };
 use smallvec::smallvec;
@@ -91,8 +91,7 @@ impl DeadLetters {
             Some(known) => known,
             None => self.producer.look_up_topic(&name).await,
         }?;
-        let limits = RecordLimits { max_record_bytes: self.max_record_bytes, now_ms: now_ms() };
-        let reserved = check_record(&letter, &topic, limits)?;
+        let reserved = check(&letter, &topic, self.max_record_bytes)?;
         self.budget.reserve_records(reserved, 1);
         let now = Instant::now();
         let partition = self.producer.partition(&letter, &topic, now);

@@ -33,7 +33,10 @@ use super::{
     pace::{Pace, TURN},
 };
 use crate::{
-    produce::{Budget, DeadLetterTopic, Error, Producer, Report, Sequence, Topic, TopicName},
+    produce::{
+        Budget, DeadLetterTopic, Error, Producer, Record, RecordLimits, Report, Sequence, Topic, TopicName,
+        check_record,
+    },
     telemetry::{
         metrics::Metrics,
         spool_metrics::{ReplayStatus, SpoolMetrics},
@@ -368,6 +371,12 @@ impl Replay {
         let is_busy = self.parts.store.records() > 0 || self.flight.records() > 0;
         self.turn.due = now + if is_busy { TURN } else { IDLE };
     }
+}
+
+/// The bytes to reserve for a stored record. Whether it is too early or too late says the broker: this clock may be wrong
+/// by now, at the start of a machine for example.
+fn check(record: &Record, topic: &Topic, max_record_bytes: usize) -> Result<usize, Error> {
+    check_record(record, topic, RecordLimits { max_record_bytes, now_ms: record.timestamp })
 }
 
 /// Whether Kafka will never take the record. A missing topic and a missing right can be mended.

@@ -1,17 +1,17 @@
 //! From chunks on the disk to records on their way.
 
 use super::{
-    AFTER_A_FAULT, Message, Replay,
+    AFTER_A_FAULT, Message, Replay, check,
     flight::Room,
     troubles::Way,
     window::{Obstacle, OpenChunk, Sent, State, Waiting},
 };
 use crate::{
     produce::{
-        Admitted, Batching, Delivery, Error, Found, Record, RecordLimits, Records, Sequence, Submission,
-        Topic, TopicName, check_record, distinct_topics,
+        Admitted, Batching, Delivery, Error, Found, Record, Records, Sequence, Submission, Topic, TopicName,
+        distinct_topics,
     },
-    spool::{Chunk, ReadError, lanes::Lane, lines::Line, now_ms},
+    spool::{Chunk, ReadError, lanes::Lane, lines::Line},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -287,7 +287,6 @@ impl Replay {
 
     /// What happens to each record, without anything happening yet.
     fn decide(&mut self, records: &[(Sequence, Record)]) -> Result<Vec<Decision>, Busy> {
-        let limits = RecordLimits { max_record_bytes: self.parts.max_record_bytes, now_ms: now_ms() };
         let now = Instant::now();
         let mut lines: HashSet<Line> = HashSet::new();
         let mut trials: HashSet<&TopicName> = HashSet::new();
@@ -313,7 +312,7 @@ impl Replay {
                         match self.room(lane, now) {
                             Room::Busy => return Err(Busy),
                             Room::Stuck => pass_over(Some(Obstacle::Lane(lane))),
-                            Room::Free => match check_record(record, topic, limits) {
+                            Room::Free => match check(record, topic, self.parts.max_record_bytes) {
                                 Err(error) => Decision::Refuse(line, error),
                                 Ok(reserved) => {
                                     let is_alone = self.alone.contains(sequence);

@@ -191,3 +191,59 @@ async fn without_its_topic_a_dead_letter_is_a_failed_record() {
         "{state:?}"
     );
 }
+
+/// A topic that takes records of the last and the next hour.
+fn with_topic_of_this_hour() -> Arc<FakeProducer> {
+    let producer = FakeProducer::with_topics(&["dlq"]);
+    let config = TopicConfig {
+        max_message_bytes: 2000,
+        compacted: false,
+        timestamp_before_max_ms: 3_600_000,
+        timestamp_after_max_ms: 3_600_000,
+    };
+    producer.add_topic("a", Some(config.clone()));
+    producer.add_topic("dlq", Some(config));
+    producer
+}
+
+/// As this clock has it.
+fn of_another_day(key: &'static str, days: i64) -> Record {
+    let record = keyed(key, days);
+    Record { timestamp: record.timestamp + days * 86_400_000, ..record }
+}
+
+#[tokio::test]
+async fn stored_records_that_are_too_early_or_too_late_by_this_clock_are_judged_by_kafka() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start_with(directory.path(), &with_topic_of_this_hour(), with_dead_letters);
+    running.store(&[of_another_day("k", -20_000), of_another_day("l", 400)]).await;
+    running.wait_until_empty().await;
+    assert_eq!(
+        (running.sent(), running.spool.failed_records()),
+        (["-20000", "400"].map(str::to_owned).to_vec(), 0)
+    );
+    assert!(running.producer.sent().iter().all(|(record, _)| record.topic.as_str() == "a"));
+}
+
+#[tokio::test]
+async fn a_stored_record_whose_timestamp_kafka_refuses_is_a_dead_letter_whatever_its_clock() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start_with(directory.path(), &with_topic_of_this_hour(), with_dead_letters);
+    let record = of_another_day("k", -20_000);
+    let refusal = || Error::TimestampOutOfRange {
+        topic: record.topic.clone(),
+        timestamp: record.timestamp,
+        bound: "as a test".into(),
+    };
+    running.producer.then(Step::Fails(refusal())).then(Step::Fails(refusal())).then(Step::Written);
+    let sequence = running.store(std::slice::from_ref(&record)).await;
+    running.wait_until_empty().await;
+    let sent = running.producer.sent();
+    let went: Vec<_> = sent.iter().map(|(record, batching)| (record.topic.as_str(), *batching)).collect();
+    assert_eq!(went, [("a", Batching::Shared), ("a", Batching::Alone), ("dlq", Batching::Alone)]);
+    let state = running.state(sequence).await;
+    assert!(
+        matches!(&state, ReceiptState::Failed(failure) if failure.error == "invalid_timestamp"),
+        "{state:?}"
+    );
+}
