@@ -20,7 +20,7 @@ Usage: kafka-inlet [--embedded]
        kafka-inlet health
        kafka-inlet spool list [--limit N]
        kafka-inlet spool retry RECEIPT... | --all
-       kafka-inlet spool drop RECEIPT... | --all
+       kafka-inlet spool drop RECEIPT... | --all | --topic NAME
 
 Without a subcommand it serves until SIGTERM or SIGINT.
 
@@ -33,6 +33,7 @@ Subcommands:
     list            print them, the oldest first; --limit N: only so many
     retry           send these or all of them again
     drop            forget these or all of them, and print what is dropped
+    drop --topic    forget what waits for this topic, which Kafka has not refused, and print it
 
 Flags:
       --embedded    run a Kafka inside this process, for a trial; it keeps nothing
@@ -85,7 +86,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
             (Short('h') | Long("help"), _) => return Ok(Command::Help),
             (Short('V') | Long("version"), _) => return Ok(Command::Version),
             (Long("embedded"), None) => overrides.embedded = true,
-            (Long("write"), Some(Command::Check { write })) => *write = Some(topic(parser.value()?)?),
+            (Long("write"), Some(Command::Check { write })) => {
+                *write = Some(topic("--write", parser.value()?)?);
+            }
             (Value(name), None) if name == "check" => subcommand = Some(Command::Check { write: None }),
             (Value(name), None) if name == "health" => subcommand = Some(Command::Health),
             (Value(name), None) if name == "spool" => subcommand = Some(spool(&mut parser)?),
@@ -109,15 +112,22 @@ fn spool(parser: &mut lexopt::Parser) -> Result<Command, UsageError> {
         Value(action) => action.string()?,
         argument => return Err(argument.unexpected().into()),
     };
-    let (mut limit, mut all, mut receipts) = (None, false, Vec::new());
+    let (mut limit, mut all, mut waiting, mut receipts) = (None, false, None, Vec::new());
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("limit") if action == "list" => limit = Some(count(parser.value()?)?),
             Long("all") if action != "list" => all = true,
+            Long("topic") if action == "drop" => waiting = Some(topic("--topic", parser.value()?)?),
             Value(text) if action != "list" => receipts.push(receipt(text)?),
             argument => return Err(argument.unexpected().into()),
         }
+    }
+    if let Some(topic) = waiting {
+        return match (all, receipts.is_empty()) {
+            (false, true) => Ok(Command::Spool(Request::DropWaiting(topic))),
+            _ => Err(UsageError("spool drop: either --topic, or receipts, or --all".into())),
+        };
     }
     let which = || match (all, receipts.is_empty()) {
         (true, true) => Ok(Which::All),
@@ -145,9 +155,9 @@ fn receipt(value: OsString) -> Result<ReceiptId, UsageError> {
     ReceiptId::parse(&text).ok_or_else(wrong)
 }
 
-fn topic(value: OsString) -> Result<TopicName, UsageError> {
+fn topic(flag: &str, value: OsString) -> Result<TopicName, UsageError> {
     let name = value.string()?;
-    TopicName::parse(&name).map_err(|error| UsageError(format!("--write {name:?}: {error}")))
+    TopicName::parse(&name).map_err(|error| UsageError(format!("{flag} {name:?}: {error}")))
 }
 
 #[cfg(test)]
@@ -182,6 +192,7 @@ mod tests {
             (&["retry", "--all"], Request::Retry(Which::All)),
             (&["drop", id], Request::Drop(these())),
             (&["drop", "--all"], Request::Drop(Which::All)),
+            (&["drop", "--topic", "t"], Request::DropWaiting(TopicName::parse("t").expect("a topic"))),
         ] {
             let parsed = parsed(&[&["spool"], arguments].concat());
             assert_eq!(parsed, Ok(Command::Spool(request)), "{arguments:?}");
@@ -220,6 +231,9 @@ mod tests {
             (&["spool", "drop", "a-ff"], "a-ff"),
             (&["spool", "drop", "--limit", "1"], "--limit"),
             (&["spool", "drop", "--all", "inlet-0-18a3f2b1c4d5e6f7"], "--all"),
+            (&["spool", "drop", "--all", "--topic", "t"], "--topic"),
+            (&["spool", "drop", "--topic", "a b"], "a b"),
+            (&["spool", "retry", "--topic", "t"], "--topic"),
             (&["--embedded", "spool", "list"], "--embedded"),
         ] {
             let text = parsed(arguments).expect_err("a usage error");

@@ -6,16 +6,11 @@ use crate::produce::Sequence;
 /// A chunk has at most so many bytes of records, or one record: with its head it fills pages of the file, whose sizes
 /// are powers of two.
 const CHUNK: usize = (64 << 10) - 128;
-/// Each record as a chunk of its own.
-pub(super) fn alone(
-    records: &[(Sequence, Encoded)],
-    stored_at: i64,
-) -> impl Iterator<Item = (Sequence, Vec<u8>)> {
-    records.iter().flat_map(move |(sequence, encoded)| {
-        let chunks = encoded.records().map(move |record| codec::chunk(stored_at, 1, record));
-        // one record, as the sequence names one
-        chunks.take(1).map(|chunk| (*sequence, chunk))
-    })
+
+/// A record as a chunk of its own; None where there is none. `stored_at` in milliseconds since the Unix epoch.
+pub(super) fn alone(sequence: Sequence, record: &Encoded, stored_at: i64) -> Option<(Sequence, Vec<u8>)> {
+    // one record, as the sequence names one
+    record.records().next().map(|record| (sequence, codec::chunk(stored_at, 1, record)))
 }
 
 /// Puts records into chunks, in order.

@@ -31,7 +31,7 @@ pub use results::{Resolution, Resolved};
 pub use store::{
     Change, CommitError, FailedRecord, Failure, Found, OpenError, ReadError, Receipts, Shortage, Store,
 };
-pub use writer::{Committed, Finished, OnCommit, Settings, Writer};
+pub use writer::{Again, Committed, Finished, OnCommit, Settings, Writer};
 
 /// Milliseconds since the Unix epoch.
 fn now_ms() -> i64 {

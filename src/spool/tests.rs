@@ -1,5 +1,6 @@
 //! What the spool promises, against a producer that is told what to do and a store on the disk.
 
+mod dropped;
 mod held;
 mod refused;
 

@@ -202,6 +202,53 @@ async fn a_dropped_record_is_gone_and_its_receipt_goes_on_saying_why() {
 }
 
 #[tokio::test]
+async fn records_that_wait_for_a_mistyped_topic_are_dropped_and_new_ones_are_taken_again() {
+    for is_running in [true, false] {
+        let durable = Durable::start(&[("SPOOL_MAX_AGE", "1s")]).await;
+        let client = durable.service.client();
+        durable.mock.broker_down(1);
+        let record = |topic: &str| json!({"topic": topic, "key": "42", "message": {"n": 1}});
+        let batch = json!([record("ordres"), record(TOPIC), record("ordres")]).to_string();
+        let stored = client.post("/produce/batch", batch).await.json();
+        let receipt = |at: usize| stored["results"][at]["receipt"].as_str().unwrap().to_owned();
+        durable.mock.broker_up(1);
+        assert_eq!(durable.state(&receipt(1), "20s").await["state"], "written");
+        let full = |status: u16| {
+            let (client, body) = (durable.service.client(), body("43"));
+            let headers = [("content-type", "application/json"), ("prefer", "respond-async")];
+            async move { (client.send("POST", "/produce", &headers, body).await.status == status).then_some(()) }
+        };
+        eventually("everybody is refused", LIMIT, async || full(503).await).await;
+        if !is_running {
+            durable.service.kill();
+        }
+        let drop = durable.spool(&["drop", "--topic", "ordres"]).await;
+        fine(&drop);
+        for said in
+            [&receipt(0), &receipt(2), "ordres key \"42\"", "2 records are dropped", "waiting to be sent: 0"]
+        {
+            assert!(drop.output.contains(said), "{said}: {}", drop.output);
+        }
+        assert!(!drop.output.contains(&receipt(1)), "{}", drop.output);
+        let again = durable.spool(&["drop", "--topic", "ordres"]).await;
+        assert_eq!(again.status.code(), Some(1), "{}", again.output);
+        assert!(again.output.contains("ordres: no record waits for this topic"), "{}", again.output);
+        if !is_running {
+            durable.service.restart().await;
+        }
+        eventually("new ones are taken", LIMIT, async || full(202).await).await;
+        let state = durable.state(&receipt(0), "0s").await;
+        assert_eq!((&state["state"], &state["error"]), (&json!("failed"), &json!("dropped")), "{state}");
+        assert!(state["reason"].as_str().unwrap().contains("an operator dropped"), "{state}");
+        durable.metric("inlet_spool_records 0").await;
+        durable.metric("inlet_spool_bytes 0").await;
+        durable.metric("inlet_spool_failed_records 0").await;
+        let of_batch = |record: &consumer::ReadRecord| record.key.as_deref() == Some(&b"42"[..]);
+        assert_eq!(durable.records(TOPIC).into_iter().filter(of_batch).count(), 1);
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_done_is_said_for_each_receipt() {
     let durable = Durable::start(&[]).await;
     let failed = durable.refused("1").await;

@@ -4,8 +4,9 @@ use super::protocol::{Answer, Entry, Request, Which};
 use crate::{
     produce::{ReceiptId, Sequence},
     spool::{
-        Encoded, FailedRecord, Finished, Found, ReadError, Resolved, Store, Writer,
+        Again, Encoded, FailedRecord, Finished, Found, ReadError, Resolved, Store, Writer,
         lines::{Lines, Places},
+        now_ms,
         replay::Message,
     },
 };
@@ -17,9 +18,9 @@ const PAGE: usize = 512;
 
 /// The failed records of an open store.
 pub struct FailedRecords {
-    parts: Parts,
+    pub(super) parts: Parts,
     /// One change at a time: what one has seen is not to be changed by another.
-    turn: Mutex<()>,
+    pub(super) turn: Mutex<()>,
 }
 
 /// What they need.
@@ -39,7 +40,7 @@ enum Act {
 }
 
 /// Why no more is done.
-enum Stop {
+pub(super) enum Stop {
     /// Nobody listens.
     Unheard,
     Error(String),
@@ -65,6 +66,7 @@ impl FailedRecords {
             Request::Drop(Which::All) => self.all(Act::Drop, None, &answers).await,
             Request::Retry(Which::These(ids)) => self.these(Act::Retry, ids, &answers).await,
             Request::Drop(Which::These(ids)) => self.these(Act::Drop, ids, &answers).await,
+            Request::DropWaiting(topic) => self.drop_waiting(&topic, &answers).await,
         };
         let last = match done {
             Ok(()) => {
@@ -144,14 +146,16 @@ impl FailedRecords {
 
     async fn retry(&self, records: Vec<FailedRecord>) -> Result<Vec<Answer>, Stop> {
         let sequences: Vec<_> = records.iter().map(|failed| failed.sequence).collect();
-        let look = move |store: &Store| -> Result<Vec<bool>, ReadError> {
-            sequences.iter().map(|sequence| store.has_neighbours(*sequence)).collect()
+        let look = move |store: &Store| -> Result<Vec<(bool, Option<i64>)>, ReadError> {
+            let look = |&at: &Sequence| Ok((store.has_neighbours(at)?, store.next_stored_at(at)?));
+            sequences.iter().map(look).collect()
         };
-        let has_neighbours = self.read(look).await?;
+        let around = self.read(look).await?;
+        let now = now_ms();
         let mut finished = Finished::default();
         let mut places = Places::new(Arc::clone(&self.parts.lines));
         let mut answers = Vec::with_capacity(records.len());
-        for (failed, has_neighbours) in records.iter().zip(has_neighbours) {
+        for (failed, (has_neighbours, next_stored_at)) in records.iter().zip(around) {
             let entry = self.entry(failed);
             if has_neighbours {
                 // a chunk of its own would lie among the sequences of theirs, or replace it
@@ -168,7 +172,8 @@ impl FailedRecords {
             let mut encoded = Encoded::default();
             encoded.push(record);
             finished.unfailed.push(failed.sequence);
-            finished.kept.push((failed.sequence, encoded));
+            let stored_at = next_stored_at.map_or(now, |next| next.min(now));
+            finished.kept.push(Again { sequence: failed.sequence, record: encoded, stored_at });
             answers.push(Answer::Retried(entry));
         }
         let sequences = finished.unfailed.clone();
@@ -183,11 +188,11 @@ impl FailedRecords {
         Ok(answers)
     }
 
-    async fn finish(&self, finished: Finished) -> Result<(), Stop> {
+    pub(super) async fn finish(&self, finished: Finished) -> Result<(), Stop> {
         self.parts.writer.finish(finished).await.map_err(|error| Stop::Error(error.to_string()))
     }
 
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Stop> {
@@ -196,12 +201,15 @@ impl FailedRecords {
         Ok(read.map_err(|error| Stop::Error(error.to_string()))??)
     }
 
-    fn entry(&self, failed: &FailedRecord) -> Entry {
+    pub(super) fn entry(&self, failed: &FailedRecord) -> Entry {
         Entry::of(failed, self.parts.store.instances())
     }
 }
 
-async fn say(done: impl IntoIterator<Item = Answer>, answers: &mpsc::Sender<Answer>) -> Result<(), Stop> {
+pub(super) async fn say(
+    done: impl IntoIterator<Item = Answer>,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<(), Stop> {
     for answer in done {
         answers.send(answer).await.map_err(|_| Stop::Unheard)?;
     }
@@ -331,6 +339,22 @@ mod tests {
         assert_eq!(desk.store.find(Sequence(2)), Ok(Found::Pending));
         assert!(desk.waits_in_line("key-2") && !desk.waits_in_line("key-1"));
         assert!(matches!(desk.told.try_recv(), Ok(Message::Retried(of)) if of == [Sequence(2)]));
+    }
+
+    #[tokio::test]
+    async fn a_retried_record_does_not_make_the_oldest_that_waits_look_younger() {
+        let desk = desk([1, 20]);
+        let record: Encoded = [&record("t")].into_iter().collect();
+        let bytes: Vec<u8> = record.records().flatten().copied().collect();
+        let insert = vec![(Sequence(10), codec::chunk(7, 1, &bytes))];
+        desk.store.commit(&Change { insert, ..Change::default() }).unwrap();
+        let before = now_ms();
+        desk.ask(Request::Retry(Which::All)).await;
+        assert_eq!(desk.store.oldest_stored_at(), Some(7));
+        // what was stored before them has left
+        let remove = vec![Sequence(1), Sequence(10)];
+        desk.store.commit(&Change { remove, ..Change::default() }).unwrap();
+        assert!(desk.store.oldest_stored_at().unwrap() >= before, "it waits since its retry");
     }
 
     #[tokio::test]

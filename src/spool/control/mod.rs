@@ -1,5 +1,5 @@
 //! The operator's hand on records that Kafka refused for ever: to list them, to have them sent again, to drop them
-//! (`kafka-inlet spool`).
+//! (`kafka-inlet spool`); and on what waits for a topic that never will be.
 //!
 //! The spool's file is locked by the service that uses it, so a running service does it, asked through a Unix domain
 //! socket beside the file. Where none runs, the command opens the file itself. The same [`FailedRecords`] do the work
@@ -10,6 +10,7 @@ mod command;
 mod failed;
 mod protocol;
 mod server;
+mod waiting;
 
 pub use command::{CommandError, run};
 pub use failed::{FailedRecords, Parts};

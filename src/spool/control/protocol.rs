@@ -1,7 +1,7 @@
 //! What is said on the socket: one line of JSON asks, lines of JSON answer, and the last one says that it is the last.
 
 use crate::{
-    produce::{ReceiptId, batch_size},
+    produce::{ReceiptId, TopicName, batch_size},
     spool::{FailedRecord, Instances},
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,8 @@ pub enum Request {
     Retry(Which),
     /// Forget them; their receipts go on saying that they failed.
     Drop(Which),
+    /// Forget what waits for this topic; its receipts say that it was dropped.
+    DropWaiting(#[serde(with = "topic")] TopicName),
 }
 
 /// Which failed records.
@@ -79,7 +81,9 @@ impl Request {
         match &self {
             Self::Retry(Which::These(ids)) => parts(ids).into_iter().map(Self::Retry).collect(),
             Self::Drop(Which::These(ids)) => parts(ids).into_iter().map(Self::Drop).collect(),
-            Self::List { .. } | Self::Retry(Which::All) | Self::Drop(Which::All) => vec![self],
+            Self::List { .. } | Self::Retry(Which::All) | Self::Drop(Which::All) | Self::DropWaiting(_) => {
+                vec![self]
+            }
         }
     }
 }
@@ -128,6 +132,20 @@ mod texts {
     }
 }
 
+/// A topic by its name.
+mod topic {
+    use crate::produce::TopicName;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(topic: &TopicName, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(topic.as_str())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TopicName, D::Error> {
+        TopicName::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +165,7 @@ mod tests {
             Request::List { limit: Some(3) },
             Request::Retry(Which::All),
             Request::Drop(Which::These(ids(2))),
+            Request::DropWaiting(TopicName::parse("t").unwrap()),
         ] {
             let line = serde_json::to_string(&request).unwrap();
             assert!(!line.contains('\n'));
@@ -163,6 +182,7 @@ mod tests {
             r#"{"purge":"all"}"#,
             r#"{"drop":{"these":["a-ff"]}}"#,
             r#"{"drop":"some"}"#,
+            r#"{"drop_waiting":"a b"}"#,
         ] {
             assert!(serde_json::from_str::<Request>(line).is_err(), "{line}");
         }

@@ -17,6 +17,7 @@
 mod commit;
 mod dead_letters;
 mod flight;
+mod halt;
 mod held;
 mod reading;
 mod refusals;
@@ -44,6 +45,7 @@ use crate::{
 };
 use flight::Flight;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+pub use halt::Dropped;
 use held::Held;
 pub use held::{Kept, WithProducer};
 use std::{
@@ -78,6 +80,8 @@ pub enum Message {
     Await(Sequence, oneshot::Sender<Resolved>),
     /// These are in the store again, as records that wait.
     Retried(Vec<Sequence>),
+    /// Read and send nothing until it is resumed, and answer with the chunks that are being sent.
+    Halt { halted: oneshot::Sender<HashSet<Sequence>>, resumed: oneshot::Receiver<Dropped> },
     /// Send nothing more.
     Stop,
     /// Commit what is known, answer, and end.
@@ -128,6 +132,7 @@ pub struct Replay {
     commits: commit::Commits,
     waiters: HashMap<Sequence, Vec<oneshot::Sender<Resolved>>>,
     turn: Turn,
+    halt: halt::Halt,
     is_stopping: bool,
 }
 
@@ -182,6 +187,7 @@ impl Replay {
             commits: commit::Commits::default(),
             waiters: HashMap::new(),
             turn: Turn { due: Instant::now(), sent: 0 },
+            halt: halt::Halt::default(),
             is_stopping: false,
             parts,
         };
@@ -220,6 +226,7 @@ impl Replay {
                 read = self.reading.done() => self.read(read),
                 Some((topic, answer)) = self.look_ups.next() => self.looked_up(topic, answer),
                 refused = self.refusals.next() => self.refused(refused),
+                dropped = self.halt.over() => self.resume(dropped),
                 () = writer.stored().notified() => {
                     self.reading.there_is_more();
                     // it may have been idle
@@ -241,6 +248,7 @@ impl Replay {
                 }
                 self.passed_over.is_due = true;
             }
+            Message::Halt { halted, resumed } => self.halt(halted, resumed),
             Message::Stop => self.is_stopping = true,
             // heard where messages come in
             Message::Close(_) => {}
@@ -250,7 +258,7 @@ impl Replay {
     /// Whether anything may be sent now.
     fn may_send(&mut self) -> bool {
         let now = Instant::now();
-        if self.is_stopping || self.paused_until.is_some_and(|until| now < until) {
+        if self.is_stopping || self.halt.is_on() || self.paused_until.is_some_and(|until| now < until) {
             return false;
         }
         if self.parts.producer.unavailable().is_some() {
@@ -316,14 +324,17 @@ impl Replay {
 
     /// The record's end: its line moves up, and who waits for it is told.
     fn resolve(&mut self, first: Sequence, index: u32, resolved: Resolved) {
-        if let Some(waiters) = self.waiters.remove(&Sequence(first.0 + u64::from(index))) {
-            // those that are gone need no answer
-            waiters.into_iter().for_each(|waiter| drop(waiter.send(resolved.clone())));
-        }
+        self.tell_waiters(Sequence(first.0 + u64::from(index)), &resolved);
         let before = self.set(first, index, State::Resolved(resolved));
         if let Some(line) = before.and_then(State::line) {
             self.parts.lines.leave(line);
         }
+    }
+
+    fn tell_waiters(&mut self, sequence: Sequence, resolved: &Resolved) {
+        let waiters = self.waiters.remove(&sequence).unwrap_or_default();
+        // those that are gone need no answer
+        waiters.into_iter().for_each(|waiter| drop(waiter.send(resolved.clone())));
     }
 
     fn set(&mut self, first: Sequence, index: u32, state: State) -> Option<State> {

@@ -115,11 +115,16 @@ impl Replay {
             return;
         }
         self.passed_over.is_due = false;
+        self.passed_over.last_rewind = Some(now);
+        self.passed_over.reach = self.reading.cursor;
+        self.begin_again(first);
+    }
+
+    /// Reads from this chunk on, or from where it would have gone on, whichever comes first.
+    pub(super) fn begin_again(&mut self, first: Sequence) {
         self.passed_over.lines.clear();
         self.wait_behind_those_under_way();
         self.passed_over.first = None;
-        self.passed_over.last_rewind = Some(now);
-        self.passed_over.reach = self.reading.cursor;
         self.reading.rewind(first);
     }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::produce::{Record, Sequence};
 use bytes::Bytes;
-use redb::{ReadTransaction, ReadableDatabase};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 use serde::{Deserialize, Serialize};
 
 /// So many others may lie between a record and the key of its chunk, or of its row of receipts: what is retried is a chunk
@@ -104,6 +104,32 @@ impl Store {
             let (key, value) = entry?;
             let head = Head::parse(value.value());
             Ok(head.map(|(head, _)| index(Sequence(key.value()), head.span(), sequence).is_some()))
+        })
+    }
+
+    /// When the next chunk above this sequence was stored, in milliseconds since the Unix epoch; None where there is none.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn next_stored_at(&self, sequence: Sequence) -> Result<Option<i64>, ReadError> {
+        self.read(|transaction| {
+            let records = transaction.open_table(RECORDS)?;
+            let Some(entry) = records.range(sequence.0.saturating_add(1)..)?.next() else {
+                return Ok(Ok(None));
+            };
+            Ok(Head::parse(entry?.1.value()).map(|(head, _)| Some(head.stored_at())))
+        })
+    }
+
+    /// The first sequence of the last chunk; None where there is none.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub fn last_chunk(&self) -> Result<Option<Sequence>, ReadError> {
+        self.read(|transaction| {
+            let records = transaction.open_table(RECORDS)?;
+            let last = records.last()?;
+            Ok(Ok(last.map(|(first, _)| Sequence(first.value()))))
         })
     }
 

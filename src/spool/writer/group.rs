@@ -86,11 +86,13 @@ impl Group {
                 }
                 Job::Keep { ref records, .. } => {
                     group.records += records.len() as u64;
-                    group.change.insert.extend(alone(records, chunks.stored_at));
+                    let stored_at = chunks.stored_at;
+                    let alone = records.iter().filter_map(|(at, record)| alone(*at, record, stored_at));
+                    group.change.insert.extend(alone);
                     group.taking.push((job, Sequence(0)));
                 }
                 Job::Finish { finished, answer } => {
-                    let finished = group.finish(finished, chunks.stored_at);
+                    let finished = group.finish(finished);
                     group.finishing.push(Job::Finish { finished, answer });
                 }
             }
@@ -99,7 +101,7 @@ impl Group {
         group
     }
 
-    fn finish(&mut self, mut finished: Finished, stored_at: i64) -> Finished {
+    fn finish(&mut self, mut finished: Finished) -> Finished {
         // what an earlier job of this group puts there goes before it came
         let removed: HashSet<Sequence> = finished.removed.iter().copied().collect();
         self.change.insert.retain(|(first, _)| !removed.contains(first));
@@ -107,7 +109,9 @@ impl Group {
         self.change.remove.append(&mut finished.removed);
         self.change.replace.append(&mut finished.rewritten);
         // what waits again had its place in the store before
-        self.change.replace.extend(alone(&finished.kept, stored_at));
+        let again =
+            finished.kept.iter().filter_map(|kept| alone(kept.sequence, &kept.record, kept.stored_at));
+        self.change.replace.extend(again);
         self.change.resolved.append(&mut finished.resolved);
         self.change.fail.append(&mut finished.failed);
         self.change.unfail.append(&mut finished.unfailed);

@@ -72,7 +72,17 @@ pub struct Finished {
     /// Failed records that are dropped, or kept as chunks of their own again by `kept`.
     pub unfailed: Vec<Sequence>,
     /// Records that wait again, each as a chunk of its own.
-    pub kept: Vec<(Sequence, Encoded)>,
+    pub kept: Vec<Again>,
+}
+
+/// A failed record that waits again.
+#[derive(Debug, Clone)]
+pub struct Again {
+    pub sequence: Sequence,
+    pub record: Encoded,
+    /// Since when it counts as waiting, in milliseconds since the Unix epoch: not later than what has a higher sequence,
+    /// since the first chunk is taken for the oldest.
+    pub stored_at: i64,
 }
 
 /// The spool, to write to. Dropping it ends the thread, after what was asked for.
