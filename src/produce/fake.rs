@@ -179,6 +179,8 @@ pub struct FakeSpool {
     pub waiting: Mutex<HashSet<Bytes>>,
     pub is_full: AtomicBool,
     pub is_too_old: AtomicBool,
+    /// The disk never comes to an end.
+    pub hangs: AtomicBool,
     sequence: AtomicU64,
     /// In the order in which it was given: the sequence, the record, and whether the producer had it.
     pub stored: Mutex<Vec<(Sequence, Record, bool)>>,
@@ -206,6 +208,10 @@ impl FakeSpool {
         let told = self.receipts.lock().unwrap().get(&sequence).cloned();
         let is_stored = || self.stored.lock().unwrap().iter().any(|(stored, ..)| *stored == sequence);
         told.unwrap_or_else(|| if is_stored() { ReceiptState::Pending } else { ReceiptState::Unknown })
+    }
+
+    fn done<'a, T: Send + 'a>(&self, result: T) -> SpoolFuture<'a, T> {
+        if self.hangs.load(Relaxed) { Box::pin(std::future::pending()) } else { Box::pin(ready(result)) }
     }
 
     fn full(&self) -> Result<(), Error> {
@@ -247,7 +253,7 @@ impl Spool for FakeSpool {
         let first = self.next_sequences(records.len());
         let stored = (first.0..).zip(records).map(|(at, record)| (Sequence(at), record.clone(), false));
         let stored = self.full().map(|()| self.stored.lock().unwrap().extend(stored));
-        Box::pin(ready(stored.map(|()| first)))
+        self.done(stored.map(|()| first))
     }
 
     fn refusal(&self, _: usize) -> Option<Error> {
@@ -257,7 +263,7 @@ impl Spool for FakeSpool {
 
     fn keep<'a>(&'a self, attempted: &[Attempted<'_>]) -> SpoolFuture<'a, Result<(), Error>> {
         let kept = attempted.iter().map(|kept| (kept.sequence, kept.record.clone(), kept.is_held));
-        Box::pin(ready(self.full().map(|()| self.stored.lock().unwrap().extend(kept))))
+        self.done(self.full().map(|()| self.stored.lock().unwrap().extend(kept)))
     }
 
     fn reported(&self, sequence: Sequence, report: &Report) {

@@ -40,6 +40,20 @@ pub(super) fn space(directory: &Path) -> io::Result<Space> {
     Ok(Space { free: system.f_bavail.saturating_mul(system.f_frsize), reserve })
 }
 
+/// Has the file read from the disk again, where the kernel has parts of it in memory: after a failed fsync Linux takes pages
+/// for written that are not.
+///
+/// # Errors
+/// Where the file system does not do it, or what is still to be written cannot be.
+pub(super) fn forget_cached(file: &Path) -> io::Result<()> {
+    let file = fs::File::open(file)?;
+    // what is not written yet would stay
+    file.sync_all()?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
+}
+
 /// What loses the directory, where something other than the disk does.
 #[cfg(target_os = "linux")]
 pub(super) fn lost_by(directory: &Path) -> Option<&'static str> {
@@ -73,6 +87,29 @@ pub(super) fn lost_by(_: &Path) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_is_read_from_the_disk_again_once_its_cached_parts_are_forgotten() {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        // where the tests are built, since /tmp may be memory
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, vec![7; 1 << 20]).unwrap();
+        let file = fs::File::open(&path).unwrap();
+        let cached = || {
+            let mut byte = [0];
+            let mut buffers = [io::IoSliceMut::new(&mut byte)];
+            preadv2(&file, &mut buffers, 1 << 19, ReadWriteFlags::NOWAIT)
+        };
+        if cached() != Ok(1) {
+            eprintln!("SKIPPED: this file system does not say what it has in memory");
+            return;
+        }
+        forget_cached(&path).unwrap();
+        assert_eq!(cached(), Err(Errno::AGAIN));
+        assert_eq!(fs::read(&path).unwrap(), vec![7; 1 << 20]);
+    }
 
     #[test]
     fn only_a_directory_will_do() {

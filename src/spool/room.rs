@@ -81,13 +81,14 @@ impl Room {
     }
 
     fn is_disk_at_fault(&self) -> bool {
-        let mut fault = self.disk_fault.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over =
-            |until: &Instant| *until <= Instant::now() && self.store.has_space() && self.store.is_open();
-        if fault.as_ref().is_some_and(is_over) {
-            *fault = None;
+        let fault = || self.disk_fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(until) = *fault() else { return false };
+        // without the lock, which those wait for whose records were refused
+        if until > Instant::now() || !self.store.is_open() || !self.store.has_space() {
+            return true;
         }
-        fault.is_some()
+        fault().take_if(|other| *other == until);
+        false
     }
 
     /// Why nothing more is stored, where the oldest record waits too long.

@@ -1,6 +1,6 @@
 //! Writes records that Kafka refused for good to the dead letter topic.
 
-use super::{Parts, check};
+use super::{Parts, check, refusals::Refusal};
 use crate::{
     produce::{
         Admitted, Batching, Budget, DeadLetterTopic, Delivery, Error, Found, Header, Producer, Receipt,
@@ -73,8 +73,8 @@ impl DeadLetters {
 
     /// Waits for the delivery report however long it takes, since a letter that is under way may be written yet. One that
     /// failed for now is written again: where it may have been written, the second one is a declared duplicate.
-    pub async fn write(self, record: Reading, error: &Error) -> Result<Receipt, String> {
-        let record = record.await.map_err(|error| error.to_string())??;
+    pub async fn write(self, record: Reading, refusal: &Refusal) -> Result<Receipt, String> {
+        let (record, error) = (self.record(record, refusal).await?, &refusal.error);
         let letter = self.letter(record, error)?;
         loop {
             match self.send(letter.clone()).await {
@@ -82,6 +82,22 @@ impl DeadLetters {
                 Err(error) if error.is_retriable() => tokio::time::sleep(AGAIN_AFTER).await,
                 Err(error) => return Err(error.to_string()),
             }
+        }
+    }
+
+    /// What was read, or is read once more: for as long as the file is opened anew after a fault of the disk, and once in
+    /// any case, since it may be open by now.
+    async fn record(&self, mut reading: Reading, refusal: &Refusal) -> Result<Record, String> {
+        let mut is_first = true;
+        loop {
+            let why = match reading.await.map_err(|error| error.to_string())? {
+                Ok(record) => return Ok(record),
+                Err(why) if is_first || !self.store.is_open() => why,
+                Err(why) => return Err(why),
+            };
+            is_first = false;
+            tokio::time::sleep(AGAIN_AFTER).await;
+            reading = self.read(refusal.first, vec![refusal.sequence()]).pop().ok_or(why)?;
         }
     }
 

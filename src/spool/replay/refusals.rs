@@ -41,7 +41,7 @@ struct Open {
 }
 
 pub struct Refusal {
-    first: Sequence,
+    pub first: Sequence,
     index: u32,
     pub error: Error,
 }
@@ -164,7 +164,7 @@ impl Replay {
             for (refusal, record) in of_chunk.into_iter().zip(records) {
                 let letters = letters.clone();
                 self.refusals.writing.push(Box::pin(async move {
-                    let dead_letter = letters.write(record, &refusal.error).await;
+                    let dead_letter = letters.write(record, &refusal).await;
                     Refused { refusal, dead_letter }
                 }));
             }

@@ -144,13 +144,15 @@ impl Store {
         }
     }
 
-    /// Opens the file anew after an I/O error. Nobody reads meanwhile.
+    /// Opens the file anew after an I/O error, and verifies what the disk has of it. Who reads meanwhile is told, since it
+    /// takes as long as the file is large.
     fn reopen(&self) -> Result<(), CommitError> {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        // first, since it is locked
-        *database = None;
         let failed =
             |error: super::OpenError| CommitError::Io(format!("it could not be opened anew: {error}"));
+        // first, since it is locked
+        self.set(None);
+        // after a failed fsync memory has what the disk may not have
+        directory::forget_cached(&self.directory.join(open::FILE)).map_err(uncommitted)?;
         let opened = open::database(&self.directory).map_err(failed)?;
         let mut unconfirmed = self.unconfirmed();
         // a transaction whose last fsync failed may be in the file, though its senders were told that it is not
@@ -161,8 +163,18 @@ impl Store {
         unconfirmed.clear();
         self.totals.set(open::count(&opened, &self.directory).map_err(failed)?);
         tracing::warn!("the spool was opened anew after an error of the disk");
-        *database = Some(opened);
+        self.set(Some(opened));
         Ok(())
+    }
+
+    fn set(&self, opened: Option<Database>) {
+        self.is_open.store(opened.is_some(), Release);
+        let before = {
+            let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *database, opened)
+        };
+        // it is closed when nobody has to wait for that
+        drop(before);
     }
 }
 

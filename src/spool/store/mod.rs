@@ -35,7 +35,7 @@ use std::{
     sync::{
         Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{
-            AtomicI64, AtomicU64,
+            AtomicBool, AtomicI64, AtomicU64,
             Ordering::{Acquire, Release},
         },
     },
@@ -66,6 +66,8 @@ pub struct Store {
     directory: PathBuf,
     /// None while it can't be opened anew.
     database: RwLock<Option<Database>>,
+    /// The same, for those who must not wait for the lock.
+    is_open: AtomicBool,
     /// Chunks that a failed transaction may have left in the file.
     unconfirmed: Mutex<Vec<Sequence>>,
     first_sequence: Sequence,
@@ -161,7 +163,7 @@ impl Store {
 
     /// Whether its file is open. It may not be after an I/O error, until a change is committed.
     pub(super) fn is_open(&self) -> bool {
-        self.database().is_some()
+        self.is_open.load(Acquire)
     }
 
     /// Whether the disk has room for more records.

@@ -35,7 +35,16 @@ pub(super) fn open(
     let (first_sequence, instances) = begin(&database, path, instance, now, takes_records)?;
     let totals = count(&database, path)?;
     let (directory, database) = (path.to_owned(), RwLock::new(Some(database)));
-    Ok(Store { directory, database, unconfirmed: Mutex::default(), first_sequence, instances, totals })
+    let is_open = AtomicBool::new(true);
+    Ok(Store {
+        directory,
+        database,
+        is_open,
+        unconfirmed: Mutex::default(),
+        first_sequence,
+        instances,
+        totals,
+    })
 }
 
 /// The database, repaired where the last writer was killed.

@@ -10,16 +10,22 @@ use crate::{
     spool::{Chunk, Resolution, codec},
 };
 use redb::{StorageBackend, backends::FileBackend};
-use std::{fs, io};
+use std::{fs, io, sync::Arc};
 
 /// A file of this name in the directory makes each write fail as on a full disk.
 const FULL: &str = "full";
+
+/// While a file of this name is there the file is being opened.
+const SLOW: &str = "slow";
 
 /// As the service opens the file, but for a directory that had the file [`FULL`] once.
 pub(super) fn create(builder: &redb::Builder, path: &Path) -> Result<Database, redb::DatabaseError> {
     let file = path.join(open::FILE);
     if !path.join("fails").exists() {
         return builder.create(file);
+    }
+    while path.join(SLOW).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let opened = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(file)?;
     builder.create_with_backend(FailingDisk(FileBackend::new(opened)?, path.join(FULL)))
@@ -336,6 +342,30 @@ fn a_full_disk_refuses_what_is_new_and_loses_nothing() {
         let store = open_at(directory.path());
         assert_eq!((store.records(), store.find(Sequence(205))), (15, Ok(Found::Unknown)));
     }
+}
+
+#[test]
+fn nobody_waits_while_the_file_is_opened_anew() {
+    let (directory, store) = failing(true);
+    let store = Arc::new(store);
+    fs::write(directory.path().join(FULL), "").unwrap();
+    fs::write(directory.path().join(SLOW), "").unwrap();
+    let writing = Arc::clone(&store);
+    let writing = std::thread::spawn(move || writing.commit(&insert(200, 10)));
+    let (sender, looked) = std::sync::mpsc::channel();
+    let looking = Arc::clone(&store);
+    std::thread::spawn(move || {
+        while looking.is_open() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        sender.send(looking.find(Sequence(105)))
+    });
+    let found = looked.recv_timeout(std::time::Duration::from_secs(20));
+    fs::remove_file(directory.path().join(FULL)).unwrap();
+    fs::remove_file(directory.path().join(SLOW)).unwrap();
+    assert!(writing.join().unwrap().is_err());
+    assert!(found.expect("an answer while it is opened").is_err());
+    assert_eq!(store.find(Sequence(105)), Ok(Found::Pending));
 }
 
 #[test]

@@ -21,6 +21,9 @@ use tokio::time::{Instant, timeout_at};
 /// How often a request that waits looks whether Kafka has gone away meanwhile.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// So long after the delivery timeout may the disk take to store a record that Kafka has not taken by then.
+const STORING: Duration = Duration::from_millis(750);
+
 /// One request on its way.
 struct Request<'a> {
     pipeline: &'a Pipeline,
@@ -29,6 +32,8 @@ struct Request<'a> {
     /// The sequence of the first record; the others follow.
     first: Sequence,
     deadline: Instant,
+    /// Then the disk is not waited for any longer.
+    answer_by: Instant,
     verdicts: Vec<Option<Verdict>>,
 }
 
@@ -69,6 +74,7 @@ impl Pipeline {
         let timeout = self.settings.delivery_timeout;
         let patience = arrival.patience.unwrap_or(timeout).min(timeout);
         let deadline = arrival.at + patience;
+        let answer_by = arrival.at + timeout + STORING;
         let unavailable = self.producer.unavailable();
         let attempts = unavailable.is_none() && !patience.is_zero();
         let submission = if attempts {
@@ -78,7 +84,7 @@ impl Pipeline {
         };
         let verdicts = submission.records.iter().map(|_| None).collect();
         let submission = Arc::new(submission);
-        let mut request = Request { pipeline: self, spool, submission, first, deadline, verdicts };
+        let mut request = Request { pipeline: self, spool, submission, first, deadline, answer_by, verdicts };
         let ways = request.choose_ways(arrival, attempts && Instant::now() < deadline);
         request.go(ways).await;
         request.verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(|| Err(no_verdict()))).collect()
@@ -139,6 +145,7 @@ impl Request<'_> {
         let patience = self.deadline.saturating_duration_since(Instant::now());
         let storing = (!stored.is_empty())
             .then(|| spool.store(&mut stored.iter().map(|&index| &submission.records[index]), patience));
+        let (answer_by, late) = (self.answer_by, self.pipeline.timed_out());
         let attempting = async {
             if let Some(delivery) = delivery {
                 self.await_reports(&delivery).await;
@@ -147,7 +154,7 @@ impl Request<'_> {
         };
         let storing = async {
             match storing {
-                Some(storing) => Some(storing.await),
+                Some(storing) => Some(timeout_at(answer_by, storing).await.unwrap_or(Err(late))),
                 None => None,
             }
         };
@@ -264,10 +271,13 @@ impl Request<'_> {
                 written.extend(report.is_ok().then(|| (*record, (*report).clone())));
             }
         }
-        let in_spool = keeping.await;
+        // what the disk takes later is sent none the less, so that nothing is known of it
+        let in_spool =
+            timeout_at(self.answer_by, keeping).await.unwrap_or_else(|_| Err(self.pipeline.timed_out()));
         for Kept { sent: Admitted { record, .. }, failure } in kept {
             let verdict = match (&in_spool, failure) {
                 (Ok(()), _) => Ok(self.accepted(record, self.sequence(record))),
+                (Err(late), _) if late.outcome() == Outcome::Unknown => Err(late.clone()),
                 (Err(full), Some(failure)) if failure.outcome() == full.outcome() => Err(full.clone()),
                 (Err(_), Some(failure)) => Err(failure),
                 (Err(_), None) => Err(self.pipeline.timed_out()),

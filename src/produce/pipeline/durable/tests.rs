@@ -201,6 +201,7 @@ async fn a_report_that_comes_while_the_record_is_stored_is_the_answer() {
         submission,
         first: Sequence(0),
         deadline: Instant::now(),
+        answer_by: Instant::now() + STORING,
         verdicts: vec![None],
     };
     assert!(request.pipeline.records.reserve_records(10, 1));
@@ -215,4 +216,22 @@ async fn a_report_that_comes_while_the_record_is_stored_is_the_answer() {
     request.keep(vec![delivery], vec![kept]).await;
     assert_eq!(told(&[request.verdicts.remove(0).unwrap()]), ["written"]);
     assert_eq!(durable.spool.reported.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn while_the_disk_hangs_what_it_may_store_is_unknown_and_what_kafka_took_is_told() {
+    let durable = durable(10_000);
+    durable.spool.hangs.store(true, Relaxed);
+    let later = || Step::Fails(Error::BrokerUnavailable { reason: "later".into() });
+    durable.producer.then(later()).then(Step::Written).then(Step::Held);
+    durable.spool.waiting.lock().unwrap().insert("k".into());
+    let records = [record("a"), record("a"), record("a"), keyed("k", "4")];
+    let verdicts = durable.submit(&records).await;
+    let unknown = "delivery_timeout";
+    assert_eq!(told(&verdicts), [unknown, "written", unknown, unknown]);
+    assert!(
+        verdicts.iter().flat_map(|verdict| verdict.as_ref().err()).all(|e| e.outcome() == Outcome::Unknown)
+    );
+    durable.is_down();
+    assert_eq!(told(&durable.submit(&[record("a")]).await), [unknown]);
 }
