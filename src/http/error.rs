@@ -1,7 +1,7 @@
 //! Everything that a request can fail with, and the only place that knows which status it gets.
 
 use super::{
-    extract::MAX_WAIT,
+    extract::{FAIR_BYTES_PER_SECOND, MAX_WAIT},
     problem::{self, Fault, Problem},
     server::MAX_HEAD_BYTES,
 };
@@ -63,6 +63,11 @@ pub enum ApiError {
     ForeignOrigin(&'static str),
     #[error("the body took too long to arrive; send it within {limit_s} s and at 1 KiB/s or more")]
     RequestTimeout { limit_s: u64 },
+    #[error(
+        "the body came too slowly while others need the room; send it at {} KiB/s or more and without pauses",
+        FAIR_BYTES_PER_SECOND >> 10
+    )]
+    GaveWay,
     #[error("the body is larger than {limit} bytes, the limit; send smaller batches")]
     BodyTooLarge { limit: usize },
     #[error("{0}")]
@@ -115,7 +120,9 @@ impl ApiError {
             Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),
             Self::NotFound => request("not_found", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => request("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
-            Self::RequestTimeout { .. } => request("request_timeout", StatusCode::REQUEST_TIMEOUT),
+            Self::RequestTimeout { .. } | Self::GaveWay => {
+                request("request_timeout", StatusCode::REQUEST_TIMEOUT)
+            }
             Self::TooManyRecords { .. } | Self::BodyTooLarge { .. } => {
                 request("body_too_large", StatusCode::PAYLOAD_TOO_LARGE)
             }

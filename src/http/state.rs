@@ -3,7 +3,7 @@
 use super::topic_faults::TopicFaults;
 use crate::{
     config,
-    http::extract::RequestContext,
+    http::extract::{RequestContext, Underway},
     lifecycle::readiness::Readiness,
     produce::{self, Arrival, Budget, InstanceId, Pipeline},
     telemetry::metrics::Metrics,
@@ -36,6 +36,7 @@ pub struct AppState(Arc<Inner>);
 struct Inner {
     parts: Parts,
     topic_faults: TopicFaults,
+    underway: Underway,
 }
 
 impl Deref for AppState {
@@ -49,12 +50,18 @@ impl Deref for AppState {
 impl AppState {
     /// Takes what the composition root has built.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, topic_faults: TopicFaults::default() }))
+        let underway = Underway::new(parts.pipeline.budget().limit());
+        Self(Arc::new(Inner { parts, topic_faults: TopicFaults::default(), underway }))
     }
 
     /// The bytes that may be in flight.
     pub fn budget(&self) -> &Arc<Budget> {
         self.pipeline.budget()
+    }
+
+    /// The bodies that are still coming.
+    pub fn underway(&self) -> &Underway {
+        &self.0.underway
     }
 
     /// Bytes of the largest body that can be taken: one above the whole budget could never be admitted.

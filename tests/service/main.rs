@@ -27,6 +27,7 @@ mod logs;
 mod look_ups;
 mod lost_answers;
 mod metrics;
+mod neighbours_http;
 mod outage;
 mod partitioner;
 mod readme;

@@ -6,6 +6,7 @@ use super::{
     media_type::{self, MediaType},
     origin,
     prefer::Prefer,
+    underway,
 };
 use crate::{
     envelope::BatchFormat,
@@ -22,13 +23,21 @@ use futures_util::FutureExt;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// A body may be slow for this long, then it must have come at [`MIN_BYTES_PER_SECOND`] on average.
 const GRACE: Duration = Duration::from_secs(5);
 const MIN_BYTES_PER_SECOND: u64 = 1024;
 /// A declared length is believed up to here when the buffer is made; the rest has to arrive first.
 const MAX_FIRST_BUFFER: usize = 1 << 20;
+
+/// Where bodies that come fast have all the room, one more looks for room again after this time, and so often. The
+/// time in all is longer than a body may stall where room is short.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
+const ROOM_TRIES: usize = 40;
+
+/// A part of a body, an error, or its end.
+type Frame = Option<Result<hyper::body::Frame<Bytes>, axum::Error>>;
 
 /// A whole body, and its share of the budget: drop them together.
 #[derive(Debug)]
@@ -88,9 +97,8 @@ async fn read(
         Ok(checked) => checked,
         Err(error) => return Err(refuse(error, &parts.headers, body).await),
     };
-    let mut permit = state.budget().permit();
-    let bytes = match collect(&mut body, &mut permit, state).await {
-        Ok(bytes) => bytes,
+    let (bytes, permit) = match collect(&mut body, state).await {
+        Ok(collected) => collected,
         Err(Interrupted::Refused(error)) => return Err(refuse(error, &parts.headers, body).await),
         Err(Interrupted::Broken(error)) => return Err(closing(error.into_response())),
     };
@@ -121,7 +129,8 @@ fn check(headers: &HeaderMap, body: &Body, state: &AppState) -> Result<Checked, 
         return Err(ApiError::BodyTooLarge { limit });
     }
     let budget = state.budget();
-    if budget.used().saturating_add(declared.max(1)) > budget.limit() {
+    let fits = || budget.used().saturating_add(declared.max(1)) <= budget.limit();
+    if !state.underway().give_way_until(fits) {
         return Err(overloaded(state));
     }
     Ok(Checked { media_type, encoding, prefer })
@@ -140,26 +149,25 @@ enum Interrupted {
     Broken(ApiError),
 }
 
-/// Collects the body in one piece; a body that comes in one piece is not copied.
-async fn collect(body: &mut Body, permit: &mut Permit, state: &AppState) -> Result<Bytes, Interrupted> {
+/// Collects the body in one piece, and its share of the budget; a body that comes in one piece is not copied.
+async fn collect(body: &mut Body, state: &AppState) -> Result<(Bytes, Permit), Interrupted> {
     let limit = state.body_limit();
     let declared = declared_length(body);
+    let mut room = Room::Own(state.budget().permit());
     let mut started = None;
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     let mut received = 0;
     while !body.is_end_stream() {
-        let due = |started| started + time_allowed(received, state.http.body_timeout);
         // most bodies have come with their head: for those no clock is read and no timer set
         let frame = match body.frame().now_or_never() {
             Some(frame) => frame,
-            None => match timeout_at(due(*started.get_or_insert_with(Instant::now)), body.frame()).await {
-                Ok(frame) => frame,
-                Err(_) => {
-                    let limit_s = state.http.body_timeout.as_secs();
-                    return Err(Interrupted::Broken(ApiError::RequestTimeout { limit_s }));
-                }
-            },
+            None => {
+                let started = *started.get_or_insert_with(Instant::now);
+                let due = started + time_allowed(received, state.http.body_timeout);
+                room = room.underway(declared, state).await?;
+                room.next(body, due, state).await?
+            }
         };
         let data = match frame {
             Some(Ok(frame)) => frame.into_data(),
@@ -173,9 +181,7 @@ async fn collect(body: &mut Body, permit: &mut Permit, state: &AppState) -> Resu
         if received > limit {
             return Err(Interrupted::Refused(ApiError::BodyTooLarge { limit }));
         }
-        if !permit.grow(data.len()) {
-            return Err(Interrupted::Refused(overloaded(state)));
-        }
+        room.grow(data.len(), state).await?;
         if first.is_empty() {
             first = data;
             continue;
@@ -186,7 +192,78 @@ async fn collect(body: &mut Body, permit: &mut Permit, state: &AppState) -> Resu
         }
         joined.extend_from_slice(&data);
     }
-    Ok(if joined.is_empty() { first } else { joined.freeze() })
+    let permit = match room {
+        Room::Own(permit) => permit,
+        Room::Underway(place) => place.leave().map_err(|refused| interrupted(refused, state))?,
+    };
+    Ok((if joined.is_empty() { first } else { joined.freeze() }, permit))
+}
+
+/// Where the bytes of a body are reserved.
+enum Room<'a> {
+    /// Nothing had to be awaited yet.
+    Own(Permit),
+    /// Among the bodies that are still coming.
+    Underway(underway::Body<'a>),
+}
+
+impl<'a> Room<'a> {
+    /// For a body that has to be awaited. It waits for room with its first bytes, if few wait so.
+    async fn underway(self, declared: usize, state: &'a AppState) -> Result<Self, Interrupted> {
+        let Self::Own(mut permit) = self else { return Ok(self) };
+        for _ in 0..ROOM_TRIES {
+            permit = match state.underway().enter(permit, declared) {
+                Ok(place) => return Ok(Self::Underway(place)),
+                Err(permit) => permit,
+            };
+            if state.budget().used() > state.budget().limit() / 4 * 3 {
+                break;
+            }
+            sleep(ROOM_PAUSE).await;
+        }
+        Err(interrupted(underway::Refused::Full, state))
+    }
+
+    /// The next frame, before `due` and unless others need the room.
+    async fn next(&mut self, body: &mut Body, due: Instant, state: &AppState) -> Result<Frame, Interrupted> {
+        let limit_s = state.http.body_timeout.as_secs();
+        let Self::Underway(place) = self else { return Ok(body.frame().await) };
+        let frame = timeout_at(due, body.frame());
+        tokio::select! {
+            biased;
+            () = place.gave_way() => Err(Interrupted::Broken(ApiError::GaveWay)),
+            frame = frame => frame.map_err(|_| Interrupted::Broken(ApiError::RequestTimeout { limit_s })),
+        }
+    }
+
+    /// Reserves `more` bytes. Those that come fast are kept waiting for a while, which slows their clients down; for
+    /// what is small and complete there is room, or there is none.
+    async fn grow(&mut self, more: usize, state: &AppState) -> Result<(), Interrupted> {
+        let place = match self {
+            Self::Own(permit) => {
+                let fits = state.underway().give_way_until(|| permit.grow(more));
+                return if fits { Ok(()) } else { Err(interrupted(underway::Refused::Full, state)) };
+            }
+            Self::Underway(place) => place,
+        };
+        let mut tries = 0;
+        loop {
+            match place.grow(more) {
+                Ok(()) => return Ok(()),
+                Err(underway::Refused::Full) if tries < ROOM_TRIES => tries += 1,
+                Err(refused) => return Err(interrupted(refused, state)),
+            }
+            sleep(ROOM_PAUSE).await;
+            place.held_up();
+        }
+    }
+}
+
+fn interrupted(refused: underway::Refused, state: &AppState) -> Interrupted {
+    match refused {
+        underway::Refused::Full => Interrupted::Refused(overloaded(state)),
+        underway::Refused::GaveWay => Interrupted::Broken(ApiError::GaveWay),
+    }
 }
 
 /// How long after its start the body may still be incomplete, given what has arrived.

@@ -7,10 +7,12 @@ mod encoding;
 mod media_type;
 mod origin;
 mod prefer;
+mod underway;
 mod wait;
 
 pub use body::{BatchBody, ReadBody, RecordBody};
 pub use context::{RequestContext, X_REQUEST_ID};
 pub use drain::refuse;
 pub use prefer::Prefer;
+pub use underway::{FAIR_BYTES_PER_SECOND, Underway};
 pub use wait::{MAX_WAIT, wait_of};

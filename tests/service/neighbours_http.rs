@@ -1,0 +1,68 @@
+//! What one HTTP client does with its bodies and connections makes no other one suffer.
+
+use crate::support::{
+    app::Service,
+    client::{Client, RawConnection},
+    consumer,
+};
+use std::time::Duration;
+
+const RECORD: &str = r#"{"topic":"orders","value":{"a":1},"project":"p"}"#;
+/// The default of `MAX_BODY_BYTES`.
+const LARGEST_BODY: usize = 8 << 20;
+
+async fn embedded(variables: &[(&str, &str)]) -> Service {
+    let service = Service::spawn_with(&["--embedded"], variables).await;
+    service.wait_ready().await;
+    service
+}
+
+/// A record is written and is in Kafka.
+async fn writes(service: &Service, client: &Client) {
+    let receipt = client.post("/produce", RECORD).await.written();
+    let brokers = client.get("/health/kafka").await.json();
+    let record = consumer::read_receipt(brokers["brokers"][0].as_str().unwrap(), &receipt);
+    assert_eq!(record.text(), r#"{"a":1,"project":"p"}"#, "{}", service.logs());
+}
+
+fn head(length: usize) -> String {
+    format!("POST /produce/batch HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")
+}
+
+/// Sends all of a large body but its last byte, and nothing more; the answer, or nothing within a time that is longer
+/// than a body may take.
+async fn stall(service: &Service) -> String {
+    let mut connection = RawConnection::open(service.address()).await;
+    connection.send(head(LARGEST_BODY)).await;
+    // one that is refused may be closed before it was read to its end
+    let _ = connection.try_send(vec![b' '; LARGEST_BODY - 1]).await;
+    connection.read_to_end(Duration::from_secs(60)).await
+}
+
+#[tokio::test]
+async fn large_bodies_that_stall_refuse_nobody_and_give_way() {
+    let service = embedded(&[]).await;
+    let client = service.client();
+    let stalled = async { tokio::join!(stall(&service), stall(&service), stall(&service), stall(&service)) };
+    let good = async {
+        for _ in 0..100 {
+            client.post("/produce", RECORD).await.written();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        writes(&service, &client).await;
+        // the others give way to these
+        let body = format!("[{RECORD},{RECORD}]{}", " ".repeat(LARGEST_BODY - 200));
+        for _ in 0..3 {
+            let answer = client.post("/produce/batch", body.clone()).await;
+            assert_eq!(answer.status, 202, "{answer:?}");
+        }
+    };
+    let ((a, b, c, d), ()) = tokio::join!(stalled, good);
+    let answers = [a, b, c, d];
+    let gave_way = answers.iter().filter(|answer| answer.contains("others need the room")).count();
+    assert!(gave_way >= 1, "{answers:?}");
+    for answer in answers {
+        assert!(answer.starts_with("HTTP/1.1 408") || answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("application/problem+json") && answer.contains("not_written"), "{answer}");
+    }
+}
