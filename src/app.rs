@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 
 /// Partitions of the embedded cluster's topics.
 const EMBEDDED_PARTITIONS: i32 = 3;
-/// Descriptors that are not connections: brokers, files, the listener.
+/// Descriptors that are not clients' connections: brokers, files, the listener. Half of them where there are few.
 const OTHER_DESCRIPTORS: u64 = 256;
 
 /// Why the service could not start or could not go on.
@@ -211,7 +211,7 @@ fn connection_limit(wanted: usize) -> usize {
             return wanted;
         }
     };
-    let fits = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX).max(1);
+    let fits = connections_that_fit(descriptors);
     if fits < wanted {
         tracing::warn!(
             MAX_CONNECTIONS = wanted,
@@ -221,6 +221,13 @@ fn connection_limit(wanted: usize) -> usize {
         );
     }
     wanted.min(fits)
+}
+
+/// Connections, apart from those in reserve for probes.
+fn connections_that_fit(descriptors: u64) -> usize {
+    let others = OTHER_DESCRIPTORS.min(descriptors / 2);
+    let fits = usize::try_from(descriptors - others).unwrap_or(usize::MAX);
+    fits.saturating_sub(http::RESERVED_CONNECTIONS).max(1)
 }
 
 /// Starts the mock cluster where it is asked for, and points the settings at it.
@@ -270,5 +277,17 @@ async fn flush(producer: Arc<KafkaProducer>) {
         Ok(true) => tracing::info!("every record has its delivery report; bye"),
         Ok(false) => tracing::warn!("some records that nobody waits for have no delivery report; bye"),
         Err(error) => tracing::error!(%error, "the producer could not be flushed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_are_few_descriptors_half_of_them_are_for_connections() {
+        assert_eq!(connections_that_fit(256), 128 - http::RESERVED_CONNECTIONS);
+        assert_eq!(connections_that_fit(1024), 768 - http::RESERVED_CONNECTIONS);
+        assert_eq!(connections_that_fit(8), 1);
     }
 }

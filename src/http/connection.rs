@@ -3,13 +3,17 @@
 
 use super::refusal;
 use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
 use std::{
     future::Future,
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{
+            AtomicU8, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -36,8 +40,26 @@ pub struct Timeouts {
 
 /// What the connection is at. hyper has one time limit for a head that stalls and for a connection that idles;
 /// telling them apart keeps idle connections open for longer than a load balancer does.
-#[derive(Debug, Default)]
-pub struct Phase(AtomicU8);
+#[derive(Debug)]
+pub struct Phase {
+    at: AtomicU8,
+    born: std::time::Instant,
+    /// When the last answer was written, in milliseconds after the birth.
+    idle_since: AtomicU64,
+    /// Of the task that awaits the next request.
+    reader: AtomicWaker,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self {
+            at: AtomicU8::new(Self::HEAD),
+            born: std::time::Instant::now(),
+            idle_since: AtomicU64::new(0),
+            reader: AtomicWaker::new(),
+        }
+    }
+}
 
 impl Phase {
     /// A head is awaited or has begun: the start of every connection.
@@ -48,41 +70,64 @@ impl Phase {
     const ANSWERED: u8 = 2;
     /// The answer has been written, and nothing has come since.
     const IDLE: u8 = 3;
+    /// As idle, and to be closed unless something has come.
+    const CLOSING: u8 = 4;
 
     pub fn request(&self) {
-        self.0.store(Self::REQUEST, Relaxed);
+        self.at.store(Self::REQUEST, Relaxed);
     }
 
     pub fn answered(&self) {
-        self.0.store(Self::ANSWERED, Relaxed);
+        self.at.store(Self::ANSWERED, Relaxed);
+    }
+
+    /// Since when nothing has come; none where something is under way.
+    pub fn idle_since(&self) -> Option<std::time::Instant> {
+        let since = || self.born + Duration::from_millis(self.idle_since.load(Relaxed));
+        (self.at.load(Relaxed) == Self::IDLE).then(since)
+    }
+
+    /// Closes the connection where nothing has come by now; what comes at this moment is served still.
+    pub fn close_if_idle(&self) -> bool {
+        let closes = self.at.compare_exchange(Self::IDLE, Self::CLOSING, AcqRel, Relaxed).is_ok();
+        if closes {
+            self.reader.wake();
+        }
+        closes
     }
 
     fn is_head(&self) -> bool {
-        self.0.load(Relaxed) == Self::HEAD
+        self.at.load(Relaxed) == Self::HEAD
     }
 
     fn is_idle(&self) -> bool {
-        self.0.load(Relaxed) == Self::IDLE
+        self.at.load(Relaxed) == Self::IDLE
+    }
+
+    fn is_closing(&self) -> bool {
+        self.at.load(Acquire) == Self::CLOSING
     }
 
     fn bytes_read(&self) {
-        if self.0.load(Relaxed) == Self::IDLE {
-            self.0.store(Self::HEAD, Relaxed);
+        if matches!(self.at.load(Relaxed), Self::IDLE | Self::CLOSING) {
+            self.at.store(Self::HEAD, Relaxed);
         }
     }
 
     /// True where this ends an answer; a "100 Continue" is written before there is one.
-    fn flushed(&self) -> bool {
-        let answered = self.0.load(Relaxed) == Self::ANSWERED;
+    fn flushed(&self, now: Instant) -> bool {
+        let answered = self.at.load(Relaxed) == Self::ANSWERED;
         if answered {
-            self.0.store(Self::IDLE, Relaxed);
+            let millis = now.into_std().saturating_duration_since(self.born).as_millis();
+            self.idle_since.store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
+            self.at.store(Self::IDLE, Release);
         }
         answered
     }
 
     /// No request is with the service, and no answer of the service is on its way.
     fn is_between_requests(&self) -> bool {
-        matches!(self.0.load(Relaxed), Self::HEAD | Self::IDLE)
+        matches!(self.at.load(Relaxed), Self::HEAD | Self::IDLE | Self::CLOSING)
     }
 }
 
@@ -127,7 +172,14 @@ impl Connection {
             return due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
         }
         self.head_due = None;
-        if self.phase.is_idle() { self.poll_idle_due(cx) } else { Poll::Pending }
+        if !self.phase.is_idle() && !self.phase.is_closing() {
+            return Poll::Pending;
+        }
+        self.phase.reader.register(cx.waker());
+        if self.phase.is_closing() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.poll_idle_due(cx)
     }
 
     fn poll_idle_due(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -224,10 +276,11 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when it has written the whole answer
-        if self.phase.flushed() {
+        let now = Instant::now();
+        if self.phase.flushed(now) {
             // the next head has a time of its own
             self.head_due = None;
-            self.idle_since = Instant::now();
+            self.idle_since = now;
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }

@@ -74,6 +74,8 @@ pub enum ApiError {
     UnsupportedMediaType(&'static str),
     #[error("the body could not be read: {0}")]
     UnreadableBody(String),
+    #[error("all connections are in use; send again later, or have clients keep fewer (MAX_CONNECTIONS)")]
+    TooManyConnections,
     /// A bug. The text is for the log alone.
     #[error("internal error: {0}")]
     Internal(String),
@@ -118,6 +120,7 @@ impl ApiError {
             Self::MalformedHead => request("bad_request", StatusCode::BAD_REQUEST),
             Self::HeadTooLarge => request("head_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),
+            Self::TooManyConnections => request("overloaded", StatusCode::SERVICE_UNAVAILABLE),
             Self::NotFound => request("not_found", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => request("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::RequestTimeout { .. } | Self::GaveWay => {
@@ -188,7 +191,12 @@ impl ApiError {
             Blame::Produce(error) => error.is_retriable(),
             // the same bytes may come faster, or to another instance
             Blame::Request { status, .. } => {
-                matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::MISDIRECTED_REQUEST)
+                matches!(
+                    status,
+                    StatusCode::REQUEST_TIMEOUT
+                        | StatusCode::MISDIRECTED_REQUEST
+                        | StatusCode::SERVICE_UNAVAILABLE
+                )
             }
             Blame::Service => true,
         }

@@ -13,6 +13,7 @@ mod route;
 mod routes;
 mod server;
 mod service;
+mod slots;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -24,6 +25,7 @@ pub use extract::{MAX_WAIT, Prefer, wait_of};
 pub use problem::Problem;
 pub use server::{KEEP_ALIVE, Server};
 pub use service::Service;
+pub use slots::RESERVE as RESERVED_CONNECTIONS;
 pub use state::{AppState, Parts};
 
 use axum::{

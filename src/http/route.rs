@@ -61,6 +61,11 @@ impl Route {
         LABELS[self.0]
     }
 
+    /// Asks how the service is; answered also where all connections are in use.
+    pub fn is_probe(self) -> bool {
+        matches!(self.label(), HEALTH | HEALTH_KAFKA | READY)
+    }
+
     /// Below [`Route::COUNT`].
     pub fn index(self) -> usize {
         self.0

@@ -3,9 +3,12 @@
 use super::{
     Service,
     connection::{Connection, Phase, Timeouts},
+    route::Route,
     service::Answer,
+    slots::{Slot, Slots},
 };
 use crate::{config, telemetry::metrics::Metrics};
+use http::{HeaderValue, header};
 use hyper::{
     Request,
     body::Incoming,
@@ -30,6 +33,9 @@ pub const MAX_HEAD_BYTES: usize = 64 << 10;
 /// first must not be the server, whose close can cross the client's next request.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
+/// How long a head may take on a connection of the reserve: others may wait for it.
+const RESERVE_HEAD: Duration = Duration::from_secs(1);
+
 /// How long a client may take no byte of its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -38,7 +44,7 @@ pub struct Server {
     pub listener: TcpListener,
     pub service: Service,
     pub settings: config::Http,
-    /// Connections open at once; further ones wait in the listener's backlog.
+    /// Connections open at once, apart from a few for probes; further ones wait in the listener's backlog.
     pub max_connections: usize,
     /// How long a connection may idle between requests; see [`KEEP_ALIVE`].
     pub keep_alive: Duration,
@@ -53,7 +59,8 @@ impl Server {
         let builder = builder();
         let timeouts =
             Timeouts { head: self.settings.header_timeout, idle: self.keep_alive, write: WRITE_TIMEOUT };
-        let slots = Arc::new(Semaphore::new(self.max_connections.min(Semaphore::MAX_PERMITS)));
+        let slots = Slots::new(self.max_connections, Arc::clone(&self.metrics));
+        let accepted_at_most = Arc::new(Semaphore::new(slots.all()));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         loop {
@@ -61,9 +68,9 @@ impl Server {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-                accepted = accept(&self.listener, &slots) => accepted,
+                accepted = accept(&self.listener, &accepted_at_most) => accepted,
             };
-            let (stream, slot) = match accepted {
+            let (stream, accepted) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
@@ -75,8 +82,14 @@ impl Server {
             // answers are written whole, so waiting for more bytes would only delay them
             let _ = stream.set_nodelay(true);
             let phase = Arc::new(Phase::default());
+            let slot = Arc::new(slots.enter(&phase));
+            let timeouts = if slot.is_in_reserve() {
+                Timeouts { head: timeouts.head.min(RESERVE_HEAD), ..timeouts }
+            } else {
+                timeouts
+            };
             let connection = Connection::new(stream, Arc::clone(&phase), timeouts);
-            let service = in_phases(self.service.clone(), phase);
+            let service = in_phases(self.service.clone(), phase, slot);
             let connection = builder.serve_connection(TokioIo::new(connection), service);
             let connection = graceful.watch(connection);
             let counted = self.metrics.connection();
@@ -84,7 +97,7 @@ impl Server {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "a connection ended early");
                 }
-                drop((counted, slot));
+                drop((counted, accepted));
             });
         }
         drop(self.listener);
@@ -104,16 +117,24 @@ fn builder() -> http1::Builder {
     builder
 }
 
-/// The service, telling its connection what it is at.
+/// The service, telling its connection what it is at. One in the reserve serves probes, or finds a place first.
 fn in_phases(
     service: Service,
     phase: Arc<Phase>,
+    slot: Arc<Slot>,
 ) -> impl service::Service<Request<Incoming>, Response = Answer, Error = Infallible, Future: Send> {
     service_fn(move |request| {
         phase.request();
-        let (service, phase) = (service.clone(), Arc::clone(&phase));
+        let (service, phase, slot) = (service.clone(), Arc::clone(&phase), Arc::clone(&slot));
         async move {
-            let answer = service.answer(request).await;
+            let in_reserve = slot.is_in_reserve();
+            let probe = in_reserve && Route::of(request.uri().path()).is_probe();
+            let refused = in_reserve && !probe && !slot.leave_reserve().await;
+            let mut answer =
+                if refused { service.refuse(request).await } else { service.answer(request).await };
+            if probe || refused {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             phase.answered();
             Ok(answer)
         }

@@ -10,7 +10,7 @@
 use super::{
     ApiError, AppState,
     error::Failure,
-    extract::{RequestContext, X_REQUEST_ID},
+    extract::{self, RequestContext, X_REQUEST_ID},
     route::Route,
     router,
 };
@@ -48,6 +48,8 @@ pub struct Service(Arc<Inner>);
 struct Inner {
     state: AppState,
     routes: CatchPanic<Router, PanicAnswer>,
+    /// For connections that have no place.
+    refusing: CatchPanic<Router, PanicAnswer>,
     /// By route, then by method; made with the first request.
     metrics: [[OnceLock<RequestMetrics>; METHODS.len()]; Route::COUNT],
 }
@@ -56,23 +58,40 @@ impl Service {
     /// Serves every route.
     pub fn new(state: AppState) -> Self {
         let routes = CatchPanic::custom(router(state.clone()), panic_answer as PanicAnswer);
-        Self(Arc::new(Inner { state, routes, metrics: Default::default() }))
+        let refusing = CatchPanic::custom(Router::new().fallback(no_place), panic_answer as PanicAnswer);
+        Self(Arc::new(Inner { state, routes, refusing, metrics: Default::default() }))
     }
 
     /// The answer to one request; never an error.
-    pub async fn answer<B>(&self, mut request: Request<B>) -> Answer
+    pub async fn answer<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.answer_or_refuse(request, false).await
+    }
+
+    /// The answer to a request for whose connection there is no place; never an error.
+    pub async fn refuse<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.answer_or_refuse(request, true).await
+    }
+
+    async fn answer_or_refuse<B>(&self, mut request: Request<B>, is_refused: bool) -> Answer
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let started = Instant::now();
-        let Inner { state, routes, .. } = &*self.0;
+        let Inner { state, routes, refusing, .. } = &*self.0;
         let context = RequestContext::from_headers(request.headers());
         let request_id = context.request_id(request.headers());
         let method = method_index(request.method());
         let route = Route::of(request.uri().path());
         request.extensions_mut().insert(context);
 
-        let Ok::<_, Infallible>(mut answer) = routes.clone().call(request).await;
+        let mut routes = if is_refused { refusing.clone() } else { routes.clone() };
+        let Ok::<_, Infallible>(mut answer) = routes.call(request).await;
 
         let duration = started.elapsed();
         self.metrics(route, method).observe(answer.status().as_str(), duration);
@@ -125,6 +144,11 @@ fn log_failure(failure: &Failure, id: &HeaderValue, route: &str) {
 
 fn text(id: &HeaderValue) -> &str {
     id.to_str().unwrap_or_default()
+}
+
+async fn no_place(request: axum::extract::Request) -> Response {
+    let (head, body) = request.into_parts();
+    extract::refuse(ApiError::TooManyConnections, &head.headers, body).await
 }
 
 /// A bug in a handler costs its own request only.

@@ -12,6 +12,7 @@
 //! | `http_requests_total` | counter | `method`, `route` (matched, or `unmatched`), `status` |
 //! | `http_request_duration_seconds` | histogram | `method`, `route` |
 //! | `http_connections` | gauge | |
+//! | `http_connections_closed_total` | counter | `reason`: idle, full |
 //! | `inlet_in_flight_bytes`, `inlet_in_flight_bytes_limit`, `inlet_in_flight_records` | gauge | |
 //! | `inlet_build_info` | gauge, always 1 | `version`, `librdkafka` |
 //! | `process_*` | CPU, memory, descriptors, start time of the process | |
@@ -48,6 +49,7 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
     http_connections: IntGauge,
+    http_connections_closed: IntCounterVec,
     in_flight_bytes: IntGauge,
     in_flight_records: IntGauge,
     max_topics: usize,
@@ -172,6 +174,10 @@ impl Metrics {
             Opts::new("http_requests_total", "Answered HTTP requests."),
             &["method", "route", "status"],
         )?;
+        let http_connections_closed = IntCounterVec::new(
+            Opts::new("http_connections_closed_total", "Connections that had to make room, by reason."),
+            &["reason"],
+        )?;
         let http_duration = HistogramVec::new(
             HistogramOpts::new("http_request_duration_seconds", "From the request's head to its answer.")
                 .buckets(http_buckets),
@@ -189,6 +195,7 @@ impl Metrics {
         registry.register(Box::new(broker_round_trip.clone()))?;
         registry.register(Box::new(http_requests.clone()))?;
         registry.register(Box::new(http_duration.clone()))?;
+        registry.register(Box::new(http_connections_closed.clone()))?;
         registry.register(Box::new(build_info))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
@@ -204,6 +211,7 @@ impl Metrics {
             http_requests,
             http_duration,
             http_connections,
+            http_connections_closed,
             in_flight_bytes,
             in_flight_records,
             max_topics,
@@ -287,6 +295,11 @@ impl Metrics {
     pub fn connection(&self) -> ConnectionGuard {
         self.http_connections.inc();
         ConnectionGuard(self.http_connections.clone())
+    }
+
+    /// Counts a connection that had to make room. `reason` is one of a closed set.
+    pub fn connection_closed(&self, reason: &'static str) {
+        self.http_connections_closed.with_label_values(&[reason]).inc();
     }
 
     /// The Prometheus text format, version 0.0.4.

@@ -1,9 +1,9 @@
 //! What one HTTP client does with its bodies and connections makes no other one suffer.
 
 use crate::support::{
-    app::Service,
+    app::{Service, run},
     client::{Client, RawConnection},
-    consumer,
+    consumer, eventually,
 };
 use std::time::Duration;
 
@@ -65,4 +65,30 @@ async fn large_bodies_that_stall_refuse_nobody_and_give_way() {
         assert!(answer.starts_with("HTTP/1.1 408") || answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.contains("application/problem+json") && answer.contains("not_written"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn kept_connections_give_way_to_new_clients_once_they_have_idled_for_five_seconds() {
+    let service = embedded(&[("MAX_CONNECTIONS", "20")]).await;
+    let mut kept = Vec::new();
+    for _ in 0..20 {
+        let mut connection = RawConnection::open(service.address()).await;
+        connection.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        connection.read_until("}", Duration::from_secs(30)).await;
+        kept.push(connection);
+    }
+    // probes get in meanwhile
+    let port = service.address().port().to_string();
+    let health = run(&["health"], &[("PORT", &port)]).await;
+    assert!(health.status.success(), "{}", health.output);
+
+    let is_written = async || {
+        let written = service.client().post("/produce", RECORD).await.status == 202;
+        written.then_some(())
+    };
+    eventually("a new client is served", Duration::from_secs(40), is_written).await;
+    writes(&service, &service.client()).await;
+    let metrics = service.client().get("/metrics").await.body;
+    assert!(metrics.contains("http_connections_closed_total{reason=\"idle\"}"), "{metrics}");
+    assert!(service.logs().contains("idle connections are closed"), "{}", service.logs());
 }
