@@ -29,6 +29,9 @@ pub fn lot_limit(topic: &Topic, batch_size: usize) -> Option<usize> {
     (limit < batch_size).then_some(limit)
 }
 
+/// So long after a record that was not answered for a partition is spared, where others can be chosen.
+const SPARED_FOR: Duration = Duration::from_secs(5);
+
 /// What a lane is held to.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
@@ -58,6 +61,8 @@ pub struct Lane {
     lot: Lot,
     /// When a report last came, or the first record left.
     moved: Instant,
+    /// When a record was last not answered for, where none was acknowledged since.
+    unanswered: Option<Instant>,
     /// A record of the replaced client was lost or may be in Kafka: what came after it must not overtake it.
     is_broken: bool,
 }
@@ -84,6 +89,8 @@ pub struct Landing {
     pub count: usize,
     /// At least one says no, or does not know.
     pub has_failure: bool,
+    /// At least one was not answered for in time.
+    pub is_unanswered: bool,
     /// The client was replaced, and a record that it had is lost or may be in Kafka.
     pub breaks: bool,
     /// Certainly not written by a client that was replaced, with their places in the order.
@@ -102,6 +109,7 @@ impl Lane {
             introduction: Introduction::Needed,
             lot: Lot::default(),
             moved: now,
+            unanswered: None,
             is_broken: false,
         }
     }
@@ -171,6 +179,11 @@ impl Lane {
         } else if let Introduction::UnderWay(topic) = self.introduction {
             self.introduction = Introduction::Done(topic);
         }
+        if landing.is_unanswered {
+            self.unanswered = Some(now);
+        } else if !landing.has_failure && landing.returned.is_empty() {
+            self.unanswered = None;
+        }
         self.is_broken |= landing.breaks;
         self.returned.extend(landing.returned);
         if self.under_way > 0 {
@@ -204,9 +217,12 @@ impl Lane {
         Vec::from(late)
     }
 
-    /// Whether records are under way and nothing has been heard of them for too long.
+    /// Whether the partition takes nothing, as far as one can tell: nothing has been heard of what is under way for too long,
+    /// or the last record was not answered for, and the next one is still to be or is under way.
     pub fn is_stuck(&self, now: Instant) -> bool {
-        self.under_way > 0 && now.saturating_duration_since(self.moved) > STUCK_AFTER
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let is_spared = |unanswered| self.under_way > 0 || since(unanswered) < SPARED_FOR;
+        self.under_way > 0 && since(self.moved) > STUCK_AFTER || self.unanswered.is_some_and(is_spared)
     }
 
     /// Whether nothing would be forgotten with it.

@@ -27,6 +27,9 @@ const MAX_ABSENT: usize = 10_000;
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// How often a topic in use is asked about again.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
+/// How long a new topic waits for its settings, and how often it looks for them.
+const SETTLE: Duration = Duration::from_millis(500);
+const SETTLE_LOOK: Duration = Duration::from_millis(5);
 /// Names in one question: what librdkafka does with the answer grows with the square of it.
 const AT_ONCE: usize = 500;
 /// Names that may wait for their look-up.
@@ -73,6 +76,8 @@ struct Present {
     topic: Arc<Topic>,
     asked: Instant,
     used: AtomicBool,
+    /// Its settings were asked for, with or without an answer.
+    is_settled: bool,
 }
 
 struct AbsentTopics {
@@ -149,9 +154,20 @@ impl Topics {
         Some(Err(absent.error.clone()))
     }
 
-    /// Asks the cluster, together with whoever asks for the same topic now.
+    /// Asks the cluster, together with whoever asks for the same topic now. A topic that is new waits for its settings, for
+    /// a moment: what its batches may hold is among them.
     pub async fn look_up(&self, name: &TopicName) -> Answer {
-        self.look_ups.answer(name).await
+        let answer = self.look_ups.answer(name).await?;
+        let give_up = Instant::now() + SETTLE;
+        while Instant::now() < give_up {
+            match read(&self.present).get(name) {
+                Some(present) if !present.is_settled => {}
+                Some(present) => return Ok(Arc::clone(&present.topic)),
+                None => return Ok(answer),
+            }
+            tokio::time::sleep(SETTLE_LOOK).await;
+        }
+        Ok(answer)
     }
 
     /// As [`Topics::look_up`], where a broker is to make the topic if it does not exist.
@@ -173,12 +189,13 @@ impl Topics {
         }
     }
 
-    /// Sets what DescribeConfigs told about a topic.
-    pub fn set_config(&self, name: &TopicName, config: TopicConfig) {
-        if let Some(present) = write(&self.present).get_mut(name)
-            && present.topic.config.as_ref() != Some(&config)
-        {
-            present.topic = Arc::new(Topic { config: Some(config), ..Topic::clone(&present.topic) });
+    /// Sets what DescribeConfigs told about a topic; None where it told nothing, which changes nothing.
+    pub fn set_config(&self, name: &TopicName, config: Option<TopicConfig>) {
+        let mut present = write(&self.present);
+        let Some(present) = present.get_mut(name) else { return };
+        present.is_settled = true;
+        if config.is_some() && present.topic.config != config {
+            present.topic = Arc::new(Topic { config, ..Topic::clone(&present.topic) });
         }
     }
 
@@ -202,10 +219,13 @@ impl Topics {
         match answer {
             Ok(Asked { partitions, leaderless, id }) => {
                 let mut present = write(&self.present);
-                let config = present.get(name).and_then(|known| known.topic.config.clone());
+                let known = present.get(name);
+                let is_settled = known.is_some_and(|known| known.is_settled);
+                let config = known.and_then(|known| known.topic.config.clone());
                 let topic =
                     Arc::new(Topic { leaderless, id, config, ..Topic::new(name.clone(), partitions) });
-                let entry = Present { asked: topic.learned, topic: Arc::clone(&topic), used: false.into() };
+                let (asked, used) = (topic.learned, false.into());
+                let entry = Present { asked, topic: Arc::clone(&topic), used, is_settled };
                 present.insert(name.clone(), entry);
                 drop(present);
                 write(&self.absent).topics.remove(name);
@@ -436,7 +456,7 @@ mod tests {
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: i64::MAX,
         };
-        topics.set_config(&t, config.clone());
+        topics.set_config(&t, Some(config.clone()));
         topics.look_up(&t).await.unwrap();
         assert_eq!(topics.known(&t).unwrap().unwrap().config.as_ref(), Some(&config));
     }

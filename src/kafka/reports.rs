@@ -148,6 +148,9 @@ impl<'a> OfPartition<'a> {
         };
         let is_first = breaks && !self.landing.breaks;
         self.landing.breaks |= breaks;
+        let is_unanswered =
+            matches!(error, Error::AcknowledgementLost { .. } | Error::BrokerUnavailable { .. });
+        self.landing.is_unanswered |= is_unanswered;
         match error {
             Error::UnknownTopic(_) | Error::Unauthorized(_) => self.topic_error = Some(error.clone()),
             Error::BatchRefusedAsTooLarge => self.too_large += report.length(),

@@ -35,6 +35,8 @@ use std::{
 };
 use tokio::{runtime::Handle, sync::mpsc};
 
+/// librdkafka asks for a producer id half a second after the start of a client (`rd_kafka_idemp_pid_timer_restart`).
+const PRODUCER_ID: Duration = Duration::from_millis(700);
 /// How often a flush looks whether records wait for others.
 const FLUSH_LOOK: Duration = Duration::from_millis(20);
 /// Pause before a partition is chosen anew, and for how long that is tried.
@@ -345,8 +347,13 @@ impl Sender {
 
     /// Puts a new client in the place of the current one, which is lost, or has only used its epoch up. In the latter case
     /// what it has not sent comes back and goes to the new one.
+    /// The current one goes on while it can, until the new one has had time to get its producer id. Blocks for as long.
     pub fn replace(&self, is_lost: bool) -> Result<(), StartError> {
         let producer = start_client(&self.config, &self.parts, &self.this)?;
+        let can_send = !is_lost && !self.with_client(|client| client.context().epoch().is_refused());
+        if can_send {
+            thread::sleep(PRODUCER_ID);
+        }
         let number = self.client.load().number + 1;
         let old = self.client.swap(Arc::new(Client { number, producer }));
         old.producer.context().set_standing(if is_lost { Standing::Lost } else { Standing::Replaced });
@@ -393,7 +400,8 @@ fn start_client(
 }
 
 fn waited_too_long() -> Error {
-    Error::BrokerUnavailable { reason: "its partition takes nothing for now".into() }
+    let reason = "others before it in its partition took too long".into();
+    Error::BrokerUnavailable { reason }
 }
 
 fn partitions_changed() -> Error {

@@ -2,7 +2,7 @@
 
 use super::{admin::Admin, metadata::Topics};
 use crate::produce::TopicName;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Topics that are asked about at once.
@@ -16,9 +16,9 @@ pub async fn read(admin: Arc<Admin>, topics: Arc<Topics>, mut confirmed: mpsc::R
         // librdkafka refuses a question that has a name twice
         names.sort_unstable();
         names.dedup();
-        for (name, config) in admin.describe_topic_configs(&names).await {
-            topics.set_config(&name, config);
+        let mut configs: HashMap<_, _> = admin.describe_topic_configs(&names).await.into_iter().collect();
+        for name in names.drain(..) {
+            topics.set_config(&name, configs.remove(&name));
         }
-        names.clear();
     }
 }

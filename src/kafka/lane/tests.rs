@@ -201,3 +201,17 @@ fn without_a_client_that_can_send_everything_waits() {
     assert!(leaves(&mut lane, Rules { client: None, ..RULES }, now).is_empty());
     assert_eq!(leaves(&mut lane, Rules { client: Some(2), ..RULES }, now).len(), 1);
 }
+
+#[test]
+fn a_partition_that_did_not_answer_is_spared_but_for_one_trial_now_and_then() {
+    let (mut lane, now) = with(&topic(), 0..3);
+    assert_eq!(leaves(&mut lane, RULES, now).len(), 1);
+    lane.land(Landing { is_unanswered: true, ..failed(1) }, now);
+    assert!(lane.is_stuck(now));
+    let later = now + SPARED_FOR;
+    assert!(!lane.is_stuck(later), "it may be tried");
+    assert_eq!(leaves(&mut lane, RULES, later).len(), 1);
+    assert!(lane.is_stuck(later), "the trial is under way");
+    lane.land(acknowledged(1), later);
+    assert!(!lane.is_stuck(later));
+}
