@@ -19,6 +19,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use tokio::{sync::Notify, time::timeout};
 
 /// How long a topic that was not found stays known as absent.
 const ABSENT_FOR: Duration = Duration::from_secs(2);
@@ -27,9 +28,8 @@ const MAX_ABSENT: usize = 10_000;
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// How often a topic in use is asked about again.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
-/// How long a new topic waits for its settings, and how often it looks for them.
+/// How long a new topic waits for its settings.
 const SETTLE: Duration = Duration::from_millis(500);
-const SETTLE_LOOK: Duration = Duration::from_millis(5);
 /// Names in one question: what librdkafka does with the answer grows with the square of it.
 const AT_ONCE: usize = 500;
 /// Names that may wait for their look-up.
@@ -76,8 +76,8 @@ struct Present {
     topic: Arc<Topic>,
     asked: Instant,
     used: AtomicBool,
-    /// Its settings were asked for, with or without an answer.
-    is_settled: bool,
+    /// Until its settings were asked for, with or without an answer: tells those who wait for that.
+    unsettled: Option<Arc<Notify>>,
 }
 
 struct AbsentTopics {
@@ -158,16 +158,15 @@ impl Topics {
     /// a moment: what its batches may hold is among them.
     pub async fn look_up(&self, name: &TopicName) -> Answer {
         let answer = self.look_ups.answer(name).await?;
-        let give_up = Instant::now() + SETTLE;
-        while Instant::now() < give_up {
-            match read(&self.present).get(name) {
-                Some(present) if !present.is_settled => {}
-                Some(present) => return Ok(Arc::clone(&present.topic)),
-                None => return Ok(answer),
+        let unsettled = read(&self.present).get(name).and_then(|present| present.unsettled.clone());
+        if let Some(unsettled) = unsettled {
+            let settled = unsettled.notified();
+            // it may have been settled before the line above
+            if read(&self.present).get(name).is_some_and(|present| present.unsettled.is_some()) {
+                let _ = timeout(SETTLE, settled).await;
             }
-            tokio::time::sleep(SETTLE_LOOK).await;
         }
-        Ok(answer)
+        Ok(read(&self.present).get(name).map_or(answer, |present| Arc::clone(&present.topic)))
     }
 
     /// As [`Topics::look_up`], where a broker is to make the topic if it does not exist.
@@ -193,7 +192,9 @@ impl Topics {
     pub fn set_config(&self, name: &TopicName, config: Option<TopicConfig>) {
         let mut present = write(&self.present);
         let Some(present) = present.get_mut(name) else { return };
-        present.is_settled = true;
+        if let Some(unsettled) = present.unsettled.take() {
+            unsettled.notify_waiters();
+        }
         if config.is_some() && present.topic.config != config {
             present.topic = Arc::new(Topic { config, ..Topic::clone(&present.topic) });
         }
@@ -220,12 +221,12 @@ impl Topics {
             Ok(Asked { partitions, leaderless, id }) => {
                 let mut present = write(&self.present);
                 let known = present.get(name);
-                let is_settled = known.is_some_and(|known| known.is_settled);
+                let unsettled = known.map_or_else(|| Some(Arc::default()), |known| known.unsettled.clone());
                 let config = known.and_then(|known| known.topic.config.clone());
                 let topic =
                     Arc::new(Topic { leaderless, id, config, ..Topic::new(name.clone(), partitions) });
                 let (asked, used) = (topic.learned, false.into());
-                let entry = Present { asked, topic: Arc::clone(&topic), used, is_settled };
+                let entry = Present { asked, topic: Arc::clone(&topic), used, unsettled };
                 present.insert(name.clone(), entry);
                 drop(present);
                 write(&self.absent).topics.remove(name);
