@@ -104,9 +104,10 @@ async fn wait_storing_again(client: &Client) {
 
 #[tokio::test]
 async fn memory_stays_bounded_however_long_the_outage_and_while_its_records_are_sent() {
-    const BATCHES: usize = 90;
-    // bodies may have as much, records as much again, librdkafka's copies of these, the spool and its cache, and buffers
+    const BATCHES: usize = 150;
     const LIMIT: u64 = 16 << 20;
+    // bodies, records, librdkafka's copies of these; the groups and pages of the spool, its cache, and buffers
+    const MEMORY: u64 = 3 * LIMIT + (80 << 20);
     let Some(kafka) = broker::own(&[]) else { return };
     kafka.create_topic("long", 3, &[]).await;
     let limit = LIMIT.to_string();
@@ -117,10 +118,10 @@ async fn memory_stays_bounded_however_long_the_outage_and_while_its_records_are_
     .await;
     let client = service.client();
     let idle = spool::peak_memory(&service);
-    let stays_below = |limit: u64, when: &str| {
+    let stays_bounded = |when: &str| {
         let above = spool::peak_memory(&service).saturating_sub(idle);
-        eprintln!("memory above idle, {when}: {above} of {limit}");
-        assert!(above < limit, "{when}: {above}");
+        eprintln!("memory above idle, {when}: {above} of {MEMORY}");
+        assert!(above < MEMORY, "{when}: {above}");
     };
     let value = "x".repeat(1024);
     let record =
@@ -139,8 +140,10 @@ async fn memory_stays_bounded_however_long_the_outage_and_while_its_records_are_
     let posts = (0..40).map(|_| client.post("/produce/batch", batch.as_slice()));
     let answers = futures_util::future::join_all(posts).await;
     all += answers.iter().map(accepted).sum::<u64>();
+    // on a busy machine there is not time enough to store some
+    let unknown = 1000 * answers.iter().filter(|answer| answer.status == 504).count() as u64;
     wait_metric(&client, "inlet_spool_held_records", 1000.0).await;
-    stays_below(5 * LIMIT, "librdkafka holds records");
+    stays_bounded("librdkafka holds records");
     kafka.kill();
     wait_storing(&client).await;
     // what is passed over is looked at again and again, and nothing is sent twice by that
@@ -150,20 +153,21 @@ async fn memory_stays_bounded_however_long_the_outage_and_while_its_records_are_
         assert_eq!(answer.status, 202, "{answer:?}");
         all += accepted(&answer);
     }
-    stays_below(5 * LIMIT, "a backlog is stored");
+    stays_bounded("a backlog is stored");
     service.kill();
     service.restart().await;
     let answer = client.post("/produce/batch", batch.as_slice()).await;
     assert_eq!(answer.status, 202, "{answer:?}");
     all += accepted(&answer);
-    stays_below(5 * LIMIT, "a backlog is found");
+    stays_bounded("a backlog is found");
     kafka.restart();
     eventually("only one record is left", Duration::from_secs(60), || async {
         (metric(&client, "inlet_spool_records").await == 1.0).then_some(())
     })
     .await;
-    stays_below(5 * LIMIT, "a backlog is sent");
+    stays_bounded("a backlog is sent");
     // the broker died before it had read what was under way
-    assert_eq!(consumer::count(&kafka.bootstrap(), "long"), all as i64);
+    let count = consumer::count(&kafka.bootstrap(), "long") as u64;
+    assert!((all..=all + unknown).contains(&count), "{count} of {all}, or {unknown} more");
     assert_eq!(client.get(&format!("/receipts/{missing}")).await.json()["state"], "pending");
 }
