@@ -1,6 +1,6 @@
 //! Many envelopes in one body.
 
-use super::{BatchError, Context, Error, Target, fields::Fields, json, record::Reader};
+use super::{BatchError, Context, Error, Faults, Target, fields::Fields, json, record::Reader};
 use crate::produce::Record;
 use bytes::{Bytes, BytesMut};
 use serde::{
@@ -19,7 +19,7 @@ pub enum BatchFormat {
     Ndjson,
 }
 
-/// Reads every envelope, or names the fault of every faulty one.
+/// Reads every envelope, or names the faults of the first faulty ones and counts them all.
 pub fn parse_batch(
     body: &Bytes,
     format: BatchFormat,
@@ -69,14 +69,15 @@ fn one_by_one(
     }
     let mut reader = reader(body, context);
     let mut records = Vec::with_capacity(elements.len());
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     for (index, element) in elements.into_iter().enumerate() {
         match reader.record(element) {
-            Ok(record) => records.push(record),
-            Err(fault) => faults.push((index, fault)),
+            Ok(record) if faults.total == 0 => records.push(record),
+            Ok(_) => {}
+            Err(fault) => faults.add(index, fault),
         }
     }
-    if faults.is_empty() { Ok(records) } else { Err(BatchError::Elements(faults)) }
+    if faults.total == 0 { Ok(records) } else { Err(BatchError::Elements(faults)) }
 }
 
 /// With room for values as large as the body together: splicing rarely makes them larger than their envelopes.
@@ -182,11 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn every_faulty_element_is_named() {
+    fn faulty_elements_are_named() {
         let body = format!("[{ONE}, 7, {ONE}, {{\"topic\":\"a\",\"value\":1}}]");
         let Err(BatchError::Elements(faults)) = parse(&body, BatchFormat::Array) else { panic!("no faults") };
-        let faults: Vec<_> = faults.into_iter().map(|(index, error)| (index, error.kind)).collect();
-        assert_eq!(faults, [(1, Kind::InvalidBody), (3, Kind::MissingProject)]);
+        let named: Vec<_> = faults.named.into_iter().map(|(index, error)| (index, error.kind)).collect();
+        assert_eq!(named, [(1, Kind::InvalidBody), (3, Kind::MissingProject)]);
+        assert_eq!(faults.total, 2);
     }
 
     #[test]
@@ -194,7 +196,22 @@ mod tests {
         let Err(BatchError::Elements(faults)) = parse(&format!("{ONE}\n{{"), BatchFormat::Ndjson) else {
             panic!("no faults")
         };
-        assert_eq!((faults[0].0, faults[0].1.kind), (1, Kind::InvalidJson));
+        assert_eq!((faults.named[0].0, faults.named[0].1.kind), (1, Kind::InvalidJson));
+    }
+
+    #[test]
+    fn of_many_faulty_elements_the_first_hundred_are_named_and_all_are_counted() {
+        let context = Context { max_records: 1000, ..context() };
+        for (body, format) in [
+            (format!("[{ONE}{}]", ",{}".repeat(999)), BatchFormat::Array),
+            (format!("{ONE}\n{}", "{}\n".repeat(999)), BatchFormat::Ndjson),
+        ] {
+            let Err(BatchError::Elements(faults)) = parse_batch(&Bytes::from(body), format, &context) else {
+                panic!("no faults")
+            };
+            assert_eq!((faults.named.len(), faults.total), (100, 999), "{format:?}");
+            assert!(faults.named.iter().map(|(index, _)| *index).eq(1..=100), "{format:?}");
+        }
     }
 
     #[test]

@@ -63,13 +63,33 @@ impl Error {
     }
 }
 
+/// Faulty elements of one batch that are named.
+const MAX_NAMED: usize = 100;
+
+/// What is wrong with the elements of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// The index and the fault of the first faulty elements, 100 at most.
+    pub named: Vec<(usize, Error)>,
+    /// How many elements are faulty in all.
+    pub total: usize,
+}
+
+impl Faults {
+    pub(super) fn add(&mut self, index: usize, fault: Error) {
+        self.total += 1;
+        if self.named.len() < MAX_NAMED {
+            self.named.push((index, fault));
+        }
+    }
+}
+
 /// Why a batch is refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BatchError {
     /// The body as a whole is not a batch.
     Body(Error),
-    /// The index and the fault of every faulty element; at least one.
-    Elements(Vec<(usize, Error)>),
+    Elements(Faults),
     TooManyRecords {
         limit: usize,
     },

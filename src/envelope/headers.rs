@@ -16,6 +16,9 @@ const MAX_A_RECORD: usize = 1000;
 /// Headers that the records of one body may have together.
 pub const MAX_A_BODY: usize = 100_000;
 
+/// Bytes of a name that an error quotes at most.
+const MAX_SHOWN: usize = 100;
+
 /// The headers of one record, in the sender's order. `headers` must be a part of the body.
 pub fn parse(headers: &RawValue, body: &Bytes) -> Result<Vec<Header>, Error> {
     const EXPECTED: &str = "`headers` must be an object of strings or {\"base64\":\"…\"}";
@@ -70,12 +73,17 @@ fn value<E: de::Error>(name: &str, value: &RawValue, body: &Bytes) -> Result<Opt
     }
     let binary = Some(value.get()).filter(|json| json.starts_with('{'));
     let Some(Ok(Binary { base64 })) = binary.map(serde_json::from_str) else {
-        return Err(E::custom(format_args!("the value of '{name}' is neither")));
+        return Err(E::custom(format_args!("the value of '{}' is neither", shown(name))));
     };
     let bytes = BASE64_STANDARD.decode(base64.as_bytes());
-    let bytes =
-        bytes.map_err(|error| E::custom(format_args!("the base64 of '{name}' is faulty ({error})")))?;
+    let bytes = bytes
+        .map_err(|error| E::custom(format_args!("the base64 of '{}' is faulty ({error})", shown(name))))?;
     Ok(Some(bytes.into()))
+}
+
+/// As much of a name as an error may quote.
+fn shown(name: &str) -> &str {
+    &name[..name.floor_char_boundary(MAX_SHOWN)]
 }
 
 #[derive(Deserialize)]

@@ -16,7 +16,7 @@ mod splice;
 mod tests;
 
 pub use batch::{BatchFormat, parse_batch};
-pub use error::{BatchError, Error, Kind};
+pub use error::{BatchError, Error, Faults, Kind};
 pub use record::parse_record;
 
 use crate::produce::{AutomaticHeaders, TopicName};

@@ -201,7 +201,19 @@ fn headers_are_bounded_by_record_and_by_body() {
     let Err(BatchError::Elements(faults)) = parse_batch(&body, BatchFormat::Ndjson, &context) else {
         panic!("no fault")
     };
-    assert_eq!((faults.len(), faults[0].0, faults[0].1.kind), (1, 100, Kind::InvalidHeader));
+    assert_eq!((faults.total, faults.named[0].0, faults.named[0].1.kind), (1, 100, Kind::InvalidHeader));
+}
+
+#[test]
+fn a_fault_quotes_no_more_of_a_name_than_a_line_holds() {
+    for value in ["1", r#"{"base64":"?"}"#] {
+        let error = with(&format!(r#""headers":{{"{}":{value}}}"#, "ä".repeat(100_000))).unwrap_err();
+        assert!(
+            error.kind == Kind::InvalidHeader && error.detail.len() < 300,
+            "{} bytes",
+            error.detail.len()
+        );
+    }
 }
 
 #[test]

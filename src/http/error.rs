@@ -28,7 +28,7 @@ pub enum ApiError {
     Envelope(#[from] envelope::Error),
     /// The index and the fault of every faulty element of a batch, at least one.
     #[error("{}", batch_detail(.0))]
-    Batch(Vec<(usize, envelope::Error)>),
+    Batch(envelope::Faults),
     #[error("a batch holds at most {limit} records; send smaller batches")]
     TooManyRecords { limit: usize },
     #[error("the head of the request is not HTTP/1.1; correct its first line and its headers")]
@@ -108,7 +108,7 @@ impl ApiError {
             Self::Internal(_) => Blame::Service,
             Self::Envelope(error) => request(error.kind.tag(), StatusCode::BAD_REQUEST),
             Self::Batch(faults) => {
-                let tag = faults.first().map_or("invalid_body", |(_, fault)| fault.kind.tag());
+                let tag = faults.named.first().map_or("invalid_body", |(_, fault)| fault.kind.tag());
                 request(tag, StatusCode::BAD_REQUEST)
             }
             Self::UnreadableBody(_) => request("invalid_body", StatusCode::BAD_REQUEST),
@@ -165,6 +165,7 @@ impl ApiError {
             outcome: self.outcome().as_str(),
             retriable: self.is_retriable(),
             errors: self.faults(),
+            errors_total: if let Self::Batch(faults) = self { Some(faults.total) } else { None },
         }
     }
 
@@ -224,6 +225,7 @@ impl ApiError {
     fn faults(&self) -> Vec<Fault> {
         let Self::Batch(faults) = self else { return Vec::new() };
         faults
+            .named
             .iter()
             .map(|(index, fault)| Fault {
                 index: *index,
@@ -372,12 +374,12 @@ pub fn set_retry_after(response: &mut Response) {
     }
 }
 
-fn batch_detail(faults: &[(usize, envelope::Error)]) -> String {
-    match faults {
+fn batch_detail(faults: &envelope::Faults) -> String {
+    match &*faults.named {
         [] => "the batch is invalid".into(),
         [(index, fault), ..] => format!(
             "{} of the batch's records cannot be taken, so none was written; record {index}: {fault}",
-            faults.len()
+            faults.total
         ),
     }
 }

@@ -30,10 +30,14 @@ pub struct Problem {
     pub outcome: &'static str,
     /// The same bytes may succeed later.
     pub retriable: bool,
-    /// Every faulty element of a batch; absent elsewhere.
+    /// The first faulty elements of a batch, 100 at most; absent elsewhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
+    #[schema(required = false, max_items = 100)]
     pub errors: Vec<Fault>,
+    /// How many elements of the batch are faulty; absent elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = usize, required = false)]
+    pub errors_total: Option<usize>,
 }
 
 impl Problem {

@@ -16,6 +16,9 @@ use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use std::{sync::Arc, time::Duration};
 
+/// Bytes in flight.
+const IN_FLIGHT: usize = 8 << 10;
+
 /// The topics that exist.
 const TOPICS: [&str; 4] = ["rtmh.logs", "rtmh.metrics", "rtmh.events", "orders"];
 
@@ -43,15 +46,30 @@ impl App {
     /// As a new one, but in durable mode; its name is `here`.
     pub fn durable() -> Self {
         let spool = Arc::new(FakeSpool::default());
-        Self::build(spool.clone(), |pipeline| pipeline.with_spool(spool, Budget::new(8 << 10)), |_| {})
+        let deliver = |pipeline: Pipeline| pipeline.with_spool(spool.clone(), Budget::new(IN_FLIGHT));
+        Self::build(spool.clone(), IN_FLIGHT, deliver, |_| {})
+    }
+
+    /// As a new one, but for bodies of 1 MiB with up to 10,000 records.
+    pub fn large() -> Self {
+        Self::build(
+            Arc::default(),
+            64 << 20,
+            |pipeline| pipeline,
+            |parts| {
+                parts.limits.max_body_bytes = 1 << 20;
+                parts.limits.max_batch_records = 10_000;
+            },
+        )
     }
 
     pub fn with(change: impl FnOnce(&mut Parts)) -> Self {
-        Self::build(Arc::default(), |pipeline| pipeline, change)
+        Self::build(Arc::default(), IN_FLIGHT, |pipeline| pipeline, change)
     }
 
     fn build(
         spool: Arc<FakeSpool>,
+        in_flight: usize,
         deliver: impl FnOnce(Pipeline) -> Pipeline,
         change: impl FnOnce(&mut Parts),
     ) -> Self {
@@ -60,7 +78,7 @@ impl App {
         readiness.link_up();
         let metrics = Arc::new(Metrics::for_tests());
         let settings = Settings { delivery_timeout: Duration::from_millis(100), max_record_bytes: 900 };
-        let budget = Budget::new(8 << 10);
+        let budget = Budget::new(in_flight);
         let mut parts = Parts {
             pipeline: deliver(Pipeline::new(producer.clone(), budget, metrics.clone(), settings)),
             metrics,

@@ -97,6 +97,22 @@ mod tests {
         let errors = problem["errors"].as_array().unwrap();
         assert_eq!((&errors[0]["index"], &errors[0]["error"]), (&json!(1), &json!("missing_project")));
         assert_eq!((&errors[1]["index"], &errors[1]["error"]), (&json!(2), &json!("missing_topic")));
+        assert_eq!(problem["errors_total"], 2);
+        assert_eq!(app.records_sent(), 0);
+    }
+
+    #[tokio::test]
+    async fn of_many_faults_a_hundred_are_listed_and_all_are_counted() {
+        let app = App::large();
+        let answer = app.post("/produce/batch", format!("[{}{{}}]", "{},".repeat(9999))).await;
+        assert_eq!(answer.error(), (400, "missing_value".into()));
+        let problem = answer.json();
+        assert_eq!(
+            (problem["errors"].as_array().unwrap().len(), &problem["errors_total"]),
+            (100, &json!(10_000))
+        );
+        assert!(problem["detail"].as_str().unwrap().starts_with("10000 of the batch's records"), "{problem}");
+        assert!(answer.body.len() < 20_000, "{} bytes", answer.body.len());
         assert_eq!(app.records_sent(), 0);
     }
 
