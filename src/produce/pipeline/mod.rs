@@ -4,7 +4,8 @@ mod durable;
 mod topics;
 
 use crate::produce::{
-    Batching, Budget, Delivery, Error, Producer, Receipt, Record, RecordLimits, Spool, check_record,
+    Batching, Budget, Delivery, Error, Outgoing, Producer, Receipt, Record, RecordLimits, Spool,
+    check_record,
     delivery::{Admitted, Report},
     spool::Stored,
     submission::{Records, Submission},
@@ -12,7 +13,13 @@ use crate::produce::{
 use crate::telemetry::metrics::{InFlight, Metrics};
 use smallvec::SmallVec;
 use std::{collections::HashSet, sync::Arc, time::Duration};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
+
+/// Records that are enqueued before other requests get a turn on this thread.
+const STEP: usize = 1000;
 
 /// What the pipeline is held to.
 #[derive(Debug, Clone)]
@@ -193,7 +200,7 @@ impl Pipeline {
         Err(Error::Overloaded { used: self.records.used(), limit })
     }
 
-    /// Enqueues in order, then waits once, to the deadline at most.
+    /// Enqueues in order and in steps, then waits once, to the deadline at most.
     async fn send(
         &self,
         submission: &Arc<Submission>,
@@ -202,7 +209,16 @@ impl Pipeline {
         now: Instant,
         deadline: Instant,
     ) -> Delivery {
-        let delivery = self.enqueue(submission, admitted, batching, now);
+        let steps = admitted.len().div_ceil(STEP);
+        let delivery = Delivery::new(submission, admitted, Arc::clone(&self.records), now.into_std());
+        let mut rest = Rest(delivery.outgoing(submission));
+        for step in 0..steps {
+            if step > 0 {
+                yield_now().await;
+            }
+            self.producer.enqueue(&mut rest.0.by_ref().take(STEP), batching);
+        }
+        drop(rest);
         // the reports that came in time count, whether or not the last one did
         let _ = timeout_at(deadline, delivery.resolved()).await;
         delivery
@@ -246,6 +262,15 @@ impl Pipeline {
         for (&Admitted { record, .. }, report) in delivery.reports() {
             verdicts[record] = Some(verdict(&submission.records[record], self.in_time(report)));
         }
+    }
+}
+
+/// What is still to be enqueued. Each is reported on also where the client goes away meanwhile.
+struct Rest<I: Iterator<Item = Outgoing>>(I);
+
+impl<I: Iterator<Item = Outgoing>> Drop for Rest<I> {
+    fn drop(&mut self) {
+        self.0.by_ref().for_each(drop);
     }
 }
 

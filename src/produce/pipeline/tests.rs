@@ -6,6 +6,7 @@ use crate::produce::{
     fake::{FakeProducer, Step, record},
 };
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 const TIMEOUT: Duration = Duration::from_millis(50);
 
@@ -165,4 +166,31 @@ async fn no_records_are_no_work() {
     let producer = FakeProducer::with_topics(&[]);
     *producer.unavailable.lock().unwrap() = Some(Error::NotReady { reason: "down".into() });
     assert!(submit(&pipeline(&producer, 10_000), &[]).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_large_batch_is_enqueued_in_steps_between_which_others_get_a_turn() {
+    let producer = FakeProducer::with_topics(&["large", "small"]);
+    let pipeline = pipeline(&producer, 10 << 20);
+    let numbered = |number: usize| Record { value: Some(number.to_string().into()), ..record("large") };
+    let large: Vec<_> = (0..2 * STEP + 1).map(numbered).collect();
+    let small = [record("small")];
+    let (of_large, of_small) = tokio::join!(submit(&pipeline, &large), submit(&pipeline, &small));
+    assert!(of_large.into_iter().chain(of_small).all(|verdict| verdict.is_ok()));
+    let sent: Vec<_> = producer.sent().into_iter().map(|(record, _)| record).collect();
+    assert_eq!(sent.iter().position(|record| record.topic.as_str() == "small"), Some(STEP));
+    let values = |records: &[Record]| -> Vec<_> {
+        let of_large = records.iter().filter(|record| record.topic.as_str() == "large");
+        of_large.map(|record| record.value.clone()).collect()
+    };
+    assert_eq!(values(&sent), values(&large), "in the order of the batch");
+}
+
+#[tokio::test]
+async fn what_a_client_that_goes_away_leaves_unsent_gives_its_bytes_back() {
+    let producer = FakeProducer::with_topics(&["a"]);
+    let pipeline = pipeline(&producer, 10 << 20);
+    let batch = vec![record("a"); 2 * STEP];
+    assert!(pipeline.submit(batch, Arrival::now()).now_or_never().is_none());
+    assert_eq!((producer.sent().len(), pipeline.budget().used()), (STEP, 0));
 }
