@@ -26,7 +26,7 @@ pub enum ApiError {
     Produce(#[from] produce::Error),
     #[error(transparent)]
     Envelope(#[from] envelope::Error),
-    /// The index and the fault of every faulty element of a batch, at least one.
+    /// Of the elements of a batch; at least one is faulty.
     #[error("{}", batch_detail(.0))]
     Batch(envelope::Faults),
     #[error("a batch holds at most {limit} records; send smaller batches")]
@@ -76,6 +76,8 @@ pub enum ApiError {
     UnreadableBody(String),
     #[error("all connections are in use; send again later, or have clients keep fewer (MAX_CONNECTIONS)")]
     TooManyConnections,
+    #[error("too many large bodies are being read; send again later, or smaller batches")]
+    TooManyLargeBodies,
     /// A bug. The text is for the log alone.
     #[error("internal error: {0}")]
     Internal(String),
@@ -120,7 +122,9 @@ impl ApiError {
             Self::MalformedHead => request("bad_request", StatusCode::BAD_REQUEST),
             Self::HeadTooLarge => request("head_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),
-            Self::TooManyConnections => request("overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            Self::TooManyConnections | Self::TooManyLargeBodies => {
+                request("overloaded", StatusCode::SERVICE_UNAVAILABLE)
+            }
             Self::NotFound => request("not_found", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => request("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::RequestTimeout { .. } | Self::GaveWay => {

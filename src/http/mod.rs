@@ -3,6 +3,7 @@
 
 // reached by the micro-benchmarks and the guard of allocations
 pub mod answer;
+mod aside;
 mod connection;
 mod error;
 mod extract;

@@ -2,12 +2,17 @@
 
 use super::topic_faults::TopicFaults;
 use crate::{
-    config,
-    http::extract::{RequestContext, Underway},
+    config, envelope,
+    http::{
+        ApiError,
+        aside::{self, Aside},
+        extract::{RequestContext, Underway},
+    },
     lifecycle::readiness::Readiness,
-    produce::{self, Arrival, Budget, InstanceId, Pipeline},
+    produce::{self, Arrival, AutomaticHeaders, Budget, InstanceId, Pipeline},
     telemetry::metrics::Metrics,
 };
+use bytes::Bytes;
 use std::{ops::Deref, sync::Arc};
 
 /// What the composition root hands over.
@@ -37,6 +42,7 @@ struct Inner {
     parts: Parts,
     topic_faults: TopicFaults,
     underway: Underway,
+    aside: Aside,
 }
 
 impl Deref for AppState {
@@ -50,8 +56,9 @@ impl Deref for AppState {
 impl AppState {
     /// Takes what the composition root has built.
     pub fn new(parts: Parts) -> Self {
-        let underway = Underway::new(parts.pipeline.budget().limit());
-        Self(Arc::new(Inner { parts, topic_faults: TopicFaults::default(), underway }))
+        let limit = parts.pipeline.budget().limit();
+        let (underway, aside) = (Underway::new(limit), Aside::default());
+        Self(Arc::new(Inner { parts, topic_faults: TopicFaults::default(), underway, aside }))
     }
 
     /// The bytes that may be in flight.
@@ -64,20 +71,43 @@ impl AppState {
         &self.0.underway
     }
 
+    /// Where large bodies are read.
+    pub fn aside(&self) -> &Aside {
+        &self.0.aside
+    }
+
     /// Bytes of the largest body that can be taken: one above the whole budget could never be admitted.
     pub fn body_limit(&self) -> usize {
-        self.limits.max_body_bytes.min(self.budget().limit())
+        let most = self.limits.max_body_bytes;
+        most.min(self.budget().limit_for(most))
+    }
+
+    /// Parses a body, a large one aside.
+    pub async fn parse<T, E>(
+        &self,
+        body: &Bytes,
+        request: &RequestContext,
+        arrival: Arrival,
+        parse: impl FnOnce(&Bytes, &envelope::Context<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        E: Into<ApiError> + Send + 'static,
+    {
+        let automatic = Arc::new(request.automatic_headers(self.records.headers));
+        if body.len() < aside::LARGE {
+            return parse(body, &self.envelope_context(automatic, arrival)).map_err(Into::into);
+        }
+        let (state, body) = (self.clone(), body.clone());
+        let parsed = self.aside().run(move || parse(&body, &state.envelope_context(automatic, arrival)));
+        parsed.await?.map_err(Into::into)
     }
 
     /// What the records of a request share.
-    pub fn envelope_context(
-        &self,
-        request: &RequestContext,
-        arrival: Arrival,
-    ) -> crate::envelope::Context<'_> {
-        crate::envelope::Context {
+    fn envelope_context(&self, automatic: Arc<AutomaticHeaders>, arrival: Arrival) -> envelope::Context<'_> {
+        envelope::Context {
             now_ms: arrival.millis,
-            automatic: Arc::new(request.automatic_headers(self.records.headers)),
+            automatic,
             source: self.records.enrich_messages.then_some(&*self.client_id),
             max_records: self.limits.max_batch_records,
         }

@@ -12,6 +12,9 @@ pub const RECORD_OVERHEAD: usize = 512;
 /// What each header that the sender set costs beside its name and value.
 pub const HEADER_OVERHEAD: usize = 128;
 
+/// Bytes of a small body, or of the records of a small request, at most.
+const SMALL: usize = 64 << 10;
+
 /// A number of bytes of which parts can be reserved. Never blocks: what does not fit is refused.
 #[derive(Debug)]
 pub struct Budget {
@@ -59,7 +62,7 @@ impl Budget {
 
     /// Reserves `bytes` for `records` records, all or nothing. Each gives its share back with its delivery report.
     pub fn reserve_records(&self, bytes: usize, records: usize) -> bool {
-        let reserved = self.reserve(bytes);
+        let reserved = self.reserve(bytes, bytes);
         if reserved {
             self.records.fetch_add(records, Relaxed);
         }
@@ -84,9 +87,16 @@ impl Budget {
         self.used.fetch_sub(bytes, Relaxed);
     }
 
-    fn reserve(&self, bytes: usize) -> bool {
+    /// What may be reserved in all, once something of so many bytes is: large ones leave an eighth to small ones.
+    pub fn limit_for(&self, bytes: usize) -> usize {
+        if bytes > SMALL { self.limit - self.limit / 8 } else { self.limit }
+    }
+
+    /// Reserves `more` bytes for something that has `bytes` with them.
+    fn reserve(&self, more: usize, bytes: usize) -> bool {
+        let limit = self.limit_for(bytes);
         self.used
-            .fetch_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|&sum| sum <= self.limit))
+            .fetch_update(Relaxed, Relaxed, |used| used.checked_add(more).filter(|&sum| sum <= limit))
             .is_ok()
     }
 }
@@ -101,7 +111,7 @@ pub struct Permit {
 impl Permit {
     /// Reserves `more` bytes; false, and nothing changed, where the budget is spent.
     pub fn grow(&mut self, more: usize) -> bool {
-        let reserved = self.budget.reserve(more);
+        let reserved = self.budget.reserve(more, self.bytes + more);
         if reserved {
             self.bytes += more;
         }
@@ -134,6 +144,14 @@ mod tests {
         assert_eq!(first.bytes(), 10);
         drop(first);
         assert!(budget.permit().grow(10));
+    }
+
+    #[test]
+    fn large_ones_leave_an_eighth_to_small_ones() {
+        let budget = Budget::new(8 * SMALL);
+        let mut large = budget.permit();
+        assert!(large.grow(7 * SMALL) && !large.grow(1));
+        assert!(!budget.reserve_records(SMALL + 1, 1) && budget.reserve_records(SMALL, 1));
     }
 
     #[test]

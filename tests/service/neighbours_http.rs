@@ -92,3 +92,25 @@ async fn kept_connections_give_way_to_new_clients_once_they_have_idled_for_five_
     assert!(metrics.contains("http_connections_closed_total{reason=\"idle\"}"), "{metrics}");
     assert!(service.logs().contains("idle connections are closed"), "{}", service.logs());
 }
+
+#[tokio::test]
+async fn bodies_that_are_costly_to_unpack_or_parse_are_refused_and_others_are_answered_meanwhile() {
+    let service = embedded(&[("WORKER_THREADS", "1")]).await;
+    let client = service.client();
+    // members and blocks that hold nothing, and what is nested too deep
+    let member = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let members = member.repeat(400_000);
+    let blocks = [&[0x78, 1][..], &[2, 8, 32, 128, 0].repeat(1_500_000)].concat();
+    let deep = format!(r#"{{"topic":"orders","project":"p","value":{}"#, "[".repeat(LARGEST_BODY - 100))
+        .into_bytes();
+    for (body, encoding, error) in [
+        (members, "gzip", "invalid_body"),
+        (blocks, "deflate", "invalid_body"),
+        (deep, "identity", "invalid_json"),
+    ] {
+        let headers = [("content-encoding", encoding)];
+        let costly = client.send("POST", "/produce", &headers, body);
+        let (costly, ()) = tokio::join!(costly, writes(&service, &client));
+        costly.problem(400, error);
+    }
+}

@@ -105,7 +105,8 @@ async fn read(
     let Some(encoding) = encoding else {
         return Ok((media_type, ReadBody { bytes, prefer, _permit: permit }));
     };
-    let decoded = encoding::decode(encoding, &bytes, state.body_limit(), state.budget()).await;
+    let limit = state.body_limit();
+    let decoded = encoding::decode(encoding, &bytes, limit, state.budget(), state.aside()).await;
     let (bytes, permit) = decoded.map_err(IntoResponse::into_response)?;
     Ok((media_type, ReadBody { bytes, prefer, _permit: permit }))
 }
@@ -129,7 +130,7 @@ fn check(headers: &HeaderMap, body: &Body, state: &AppState) -> Result<Checked, 
         return Err(ApiError::BodyTooLarge { limit });
     }
     let budget = state.budget();
-    let fits = || budget.used().saturating_add(declared.max(1)) <= budget.limit();
+    let fits = || budget.used().saturating_add(declared.max(1)) <= budget.limit_for(declared);
     if !state.underway().give_way_until(fits) {
         return Err(overloaded(state));
     }

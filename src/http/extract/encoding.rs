@@ -1,16 +1,24 @@
 //! `Content-Encoding`: gzip and deflate, unpacked within the same limit as a plain body.
 
 use crate::{
-    http::ApiError,
+    http::{ApiError, aside::Aside},
     produce::{self, Budget, Permit},
 };
 use bytes::Bytes;
-use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
-use std::{io::Read, sync::Arc};
+use std::{
+    cell::Cell,
+    io::{self, BufRead, Read},
+    sync::Arc,
+};
 
-/// Bytes that are unpacked before other requests get a turn on this thread.
-const STEP: u64 = 64 << 10;
+/// Bytes, packed or unpacked, from which on a body is unpacked aside.
+const LARGE: usize = 64 << 10;
+/// Bytes that are unpacked before the limits are looked at.
+const STEP: usize = 16 << 10;
+/// Members of one gzip body. Each takes time, also where it holds nothing.
+const MAX_MEMBERS: usize = 1000;
 
 /// How a body is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,44 +46,109 @@ pub fn of(headers: &HeaderMap) -> Result<Option<Encoding>, ApiError> {
 /// rest may hold records.
 pub async fn decode(
     encoding: Encoding,
+    packed: &Bytes,
+    limit: usize,
+    budget: &Arc<Budget>,
+    aside: &Aside,
+) -> Result<(Bytes, Permit), ApiError> {
+    if packed.len() < LARGE {
+        // a small one that turns out to be large begins anew
+        match unpack(encoding, packed, limit.min(LARGE), budget) {
+            Err(ApiError::BodyTooLarge { limit: tried }) if tried < limit => {}
+            unpacked => return unpacked,
+        }
+    }
+    let (packed, budget) = (packed.clone(), Arc::clone(budget));
+    aside.run(move || unpack(encoding, &packed, limit, &budget)).await?
+}
+
+fn unpack(
+    encoding: Encoding,
     packed: &[u8],
     limit: usize,
     budget: &Arc<Budget>,
 ) -> Result<(Bytes, Permit), ApiError> {
+    let packed = Packed { rest: Cell::new(packed), taken: Cell::new(0), may_take: Cell::new(2 * STEP) };
+    let mut unpacked = Unpacked { bytes: Vec::new(), permit: budget.permit(), limit, budget };
     match encoding {
-        // it takes what follows a member for the next one
-        Encoding::Gzip => unpack(MultiGzDecoder::new(packed), limit, budget).await,
+        Encoding::Gzip => {
+            let mut members = 0;
+            while members == 0 || !packed.rest.get().is_empty() {
+                members += 1;
+                if members > MAX_MEMBERS {
+                    return Err(unreadable(format!("it has more than {MAX_MEMBERS} members")));
+                }
+                unpacked.read(GzDecoder::new(&packed), &packed)?;
+            }
+        }
         Encoding::Deflate => {
-            let mut decoder = ZlibDecoder::new(packed);
-            let unpacked = unpack(&mut decoder, limit, budget).await?;
-            match decoder.into_inner().len() {
-                0 => Ok(unpacked),
-                rest => Err(unreadable(format!("{rest} bytes follow the end of the zlib stream"))),
+            unpacked.read(ZlibDecoder::new(&packed), &packed)?;
+            let rest = packed.rest.get().len();
+            if rest > 0 {
+                return Err(unreadable(format!("{rest} bytes follow the end of the zlib stream")));
+            }
+        }
+    }
+    Ok((unpacked.bytes.into(), unpacked.permit))
+}
+
+struct Unpacked<'a> {
+    bytes: Vec<u8>,
+    permit: Permit,
+    limit: usize,
+    budget: &'a Budget,
+}
+
+impl Unpacked<'_> {
+    /// All that the decoder gives of `packed`.
+    fn read(&mut self, mut decoder: impl Read, packed: &Packed<'_>) -> Result<(), ApiError> {
+        loop {
+            packed.may_take.set(2 * (self.bytes.len() + STEP));
+            let step = decoder.by_ref().take(STEP as u64).read_to_end(&mut self.bytes);
+            let step = step.map_err(|error| unreadable(format!("it cannot be unpacked ({error})")))?;
+            if step == 0 {
+                return Ok(());
+            }
+            if self.bytes.len() > self.limit {
+                return Err(ApiError::BodyTooLarge { limit: self.limit });
+            }
+            if !self.permit.grow(step) {
+                let (used, limit) = (self.budget.used(), self.budget.limit());
+                return Err(produce::Error::Overloaded { used, limit }.into());
             }
         }
     }
 }
 
-async fn unpack(
-    mut decoder: impl Read,
-    limit: usize,
-    budget: &Arc<Budget>,
-) -> Result<(Bytes, Permit), ApiError> {
-    let mut permit = budget.permit();
-    let mut body = Vec::new();
-    loop {
-        let step = decoder.by_ref().take(STEP).read_to_end(&mut body);
-        let step = step.map_err(|error| unreadable(format!("it cannot be unpacked ({error})")))?;
-        if step == 0 {
-            return Ok((body.into(), permit));
+/// What is still to be unpacked. It is given only while something comes of it: deflate has blocks, and gzip members,
+/// that take time and hold nothing.
+struct Packed<'a> {
+    rest: Cell<&'a [u8]>,
+    taken: Cell<usize>,
+    may_take: Cell<usize>,
+}
+
+impl BufRead for &Packed<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let rest = self.rest.get();
+        let may_take = self.may_take.get().saturating_sub(self.taken.get());
+        if may_take == 0 && !rest.is_empty() {
+            return Err(io::Error::other("it is twice as large as what it holds; send that plain"));
         }
-        if body.len() > limit {
-            return Err(ApiError::BodyTooLarge { limit });
-        }
-        if !permit.grow(step) {
-            return Err(produce::Error::Overloaded { used: budget.used(), limit: budget.limit() }.into());
-        }
-        tokio::task::yield_now().await;
+        Ok(&rest[..may_take.min(rest.len())])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.rest.set(self.rest.get().get(amount..).unwrap_or_default());
+        self.taken.set(self.taken.get() + amount);
+    }
+}
+
+impl Read for &Packed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
     }
 }
 
@@ -97,6 +170,7 @@ mod tests {
         write::{GzEncoder, ZlibEncoder},
     };
     use http::HeaderValue;
+    use proptest::prelude::*;
     use std::io::Write;
 
     fn gzip(plain: &[u8]) -> Vec<u8> {
@@ -112,7 +186,8 @@ mod tests {
     }
 
     async fn decoded(encoding: Encoding, packed: &[u8]) -> Result<(Bytes, Permit), &'static str> {
-        decode(encoding, packed, 1 << 20, &Budget::new(1 << 20)).await.map_err(|error| error.tag())
+        let (packed, budget) = (Bytes::copy_from_slice(packed), Budget::new(2 << 20));
+        decode(encoding, &packed, 1 << 20, &budget, &Aside::default()).await.map_err(|error| error.tag())
     }
 
     #[tokio::test]
@@ -154,6 +229,57 @@ mod tests {
             assert_eq!(decoded(Encoding::Gzip, &packed).await.unwrap_err(), "invalid_body", "{rest:?}");
             let packed = [zlib(b"{}"), rest.to_vec()].concat();
             assert_eq!(decoded(Encoding::Deflate, &packed).await.unwrap_err(), "invalid_body", "{rest:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thousand_members_are_unpacked_and_more_are_invalid() {
+        let members = |count: usize| gzip(b"").repeat(count);
+        assert!(decoded(Encoding::Gzip, &members(MAX_MEMBERS)).await.unwrap().0.is_empty());
+        assert_eq!(decoded(Encoding::Gzip, &members(MAX_MEMBERS + 1)).await.unwrap_err(), "invalid_body");
+    }
+
+    /// Deflate's empty blocks: with fixed codes, eight of them in ten bytes; and stored.
+    const EMPTY_BLOCKS: [&[u8]; 2] = [&[2, 8, 32, 128, 0, 2, 8, 32, 128, 0], &[0, 0, 0, 0xff, 0xff]];
+
+    #[tokio::test]
+    async fn blocks_that_hold_nothing_are_not_unpacked_to_the_end() {
+        for empty in EMPTY_BLOCKS {
+            // the header of zlib, blocks without end, and no checksum: which fault is found shows how far it was read
+            let packed = [&[0x78, 1][..], &empty.repeat(100_000)].concat();
+            let error = unpack(Encoding::Deflate, &packed, 1 << 20, &Budget::new(1 << 20)).unwrap_err();
+            assert!(error.to_string().contains("twice as large as what it holds"), "{error}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// Of sizes about the one from which on a body is unpacked aside, and what is packed badly or cut.
+        #[test]
+        fn aside_comes_the_same_as_on_the_spot(
+            length in LARGE - 2..LARGE + 2,
+            random in any::<bool>(),
+            limit in LARGE - 2..LARGE + 2,
+            cut in 0..3_usize,
+            encoding in prop_oneof![Just(Encoding::Gzip), Just(Encoding::Deflate)],
+        ) {
+            let mut plain = vec![b' '; length];
+            if random {
+                fastrand::Rng::with_seed(1).fill(&mut plain);
+            }
+            let packed = if encoding == Encoding::Gzip { gzip(&plain) } else { zlib(&plain) };
+            let packed = Bytes::from(packed);
+            let packed = packed.slice(..packed.len() - cut);
+            let text = |result: Result<(Bytes, Permit), ApiError>| match result {
+                Ok((bytes, permit)) => Ok((bytes, permit.bytes())),
+                Err(error) => Err(error.to_string()),
+            };
+            let budget = Budget::new(1 << 20);
+            let on_the_spot = text(unpack(encoding, &packed, limit, &budget));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let decoded = runtime.block_on(decode(encoding, &packed, limit, &budget, &Aside::default()));
+            prop_assert_eq!(text(decoded), on_the_spot);
+            prop_assert_eq!(budget.used(), 0);
         }
     }
 

@@ -28,7 +28,9 @@ pub async fn many(
     BatchBody { format, body }: BatchBody,
 ) -> Result<Response, ApiError> {
     let arrival = Arrival::now().with_patience(body.prefer.patience());
-    let records = parse_batch(&body.bytes, format, &state.envelope_context(&context, arrival))?;
+    let parsed =
+        state.parse(&body.bytes, &context, arrival, move |body, context| parse_batch(body, format, context));
+    let records = parsed.await?;
     // the body's share of the budget stays reserved: the records hold its bytes until Kafka has answered
     let verdicts = state.pipeline.submit(records, arrival).await?;
     verdicts
@@ -41,11 +43,16 @@ pub async fn many(
 #[cfg(test)]
 mod tests {
     use crate::{
-        http::testing::{Answer, App},
+        http::{
+            aside,
+            testing::{Answer, App},
+        },
         produce::{Error, fake::Step},
     };
-    use serde_json::json;
-    use std::sync::atomic::Ordering::Relaxed;
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::{pin::pin, sync::atomic::Ordering::Relaxed};
 
     const NDJSON: [(&str, &str); 1] = [("content-type", "application/x-ndjson")];
 
@@ -121,6 +128,67 @@ mod tests {
         let answer = post(&App::new(), &["orders"; 4]).await;
         assert_eq!(answer.error(), (413, "body_too_large".into()));
         assert!(answer.text().contains("at most 3 records"), "{}", answer.text());
+    }
+
+    /// A batch of about so many bytes: as many good records as fit, or one faulty one among them.
+    fn batch_of(bytes: usize, is_faulty: bool) -> String {
+        let mut records = vec![record("orders"); bytes / (record("orders").len() + 1)];
+        if is_faulty {
+            records.push("{}".into());
+        }
+        format!("[{}]", records.join(","))
+    }
+
+    #[tokio::test]
+    async fn a_large_batch_leaves_its_thread_to_others_until_it_is_parsed() {
+        let app = App::large();
+        for (body, status) in [(batch_of(300_000, false), 202), (batch_of(300_000, true), 400)] {
+            let mut large = pin!(app.post("/produce/batch", body));
+            assert!(large.as_mut().now_or_never().is_none());
+            assert_eq!(post(&app, &["orders"]).await.status, 202);
+            assert_eq!(large.await.status, status);
+        }
+        let small = app.post("/produce/batch", batch_of(60_000, true)).now_or_never();
+        assert_eq!(small.map(|answer| answer.status), Some(400), "a small one is parsed on the spot");
+    }
+
+    #[tokio::test]
+    async fn a_body_of_empty_gzip_members_is_refused_while_others_are_answered() {
+        let app = App::large();
+        // a member without content, as gzip -n makes it
+        let member = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let gzip = [("content-encoding", "gzip")];
+        let mut members = pin!(app.post_with("/produce/batch", &gzip, member.repeat(40_000)));
+        assert!(members.as_mut().now_or_never().is_none());
+        assert_eq!(post(&app, &["orders"]).await.status, 202);
+        let answer = members.await;
+        assert_eq!(answer.error(), (400, "invalid_body".into()));
+        assert!(answer.text().contains("more than 1000 members"), "{}", answer.text());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        /// Of sizes about the one from which on a body is parsed aside, good and bad.
+        #[test]
+        fn what_is_parsed_aside_is_answered_as_on_the_spot(
+            length in aside::LARGE - 3..aside::LARGE + 3,
+            is_faulty in any::<bool>(),
+        ) {
+            let records = batch_of(10_000, is_faulty);
+            let padded = format!("{records}{}", " ".repeat(length - records.len()));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let sent = |body: String| runtime.block_on(async {
+                let app = App::large();
+                let mut answer = app.post("/produce/batch", body).await.json();
+                for result in answer["results"].as_array_mut().into_iter().flatten() {
+                    // the time of arrival
+                    result["timestamp"] = Value::Null;
+                }
+                let records = app.producer.sent().into_iter().map(|(record, _)| record.value);
+                (answer, records.collect::<Vec<_>>())
+            });
+            prop_assert_eq!(sent(padded), sent(records));
+        }
     }
 
     #[tokio::test]

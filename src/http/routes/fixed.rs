@@ -2,7 +2,6 @@
 
 use super::produce::send;
 use crate::{
-    envelope::Target,
     http::{
         ApiError, AppState, answer,
         extract::{ReadBody, RecordBody, RequestContext},
@@ -68,7 +67,7 @@ async fn send_to(
     body: ReadBody,
 ) -> Result<Response, ApiError> {
     let prefer = body.prefer;
-    match send(state, context, body, Target::Fixed(topic)).await {
+    match send(state, context, body, Some(topic)).await {
         Ok(accepted) => Ok(prefer.say_applied(answer::one(&accepted), [&accepted])),
         Err(ApiError::Produce(produce::Error::UnknownTopic(missing))) => {
             let error = produce::Error::TopicMissing(missing);

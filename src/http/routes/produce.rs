@@ -7,7 +7,7 @@ use crate::{
         extract::{ReadBody, RecordBody, RequestContext},
         openapi::{NamedRecord, Preferences, ProduceFailures, RecordAccepted},
     },
-    produce::{self, Accepted, Arrival},
+    produce::{self, Accepted, Arrival, TopicName},
 };
 use axum::{extract::State, response::Response};
 
@@ -25,19 +25,23 @@ pub async fn one(
     RecordBody(body): RecordBody,
 ) -> Result<Response, ApiError> {
     let prefer = body.prefer;
-    let accepted = send(&state, &context, body, Target::Named).await?;
+    let accepted = send(&state, &context, body, None).await?;
     Ok(prefer.say_applied(answer::one(&accepted), [&accepted]))
 }
 
-/// Takes the one record of a body to its receipt.
+/// Takes the one record of a body to its receipt; without a topic, the body names it.
 pub(super) async fn send(
     state: &AppState,
     context: &RequestContext,
     body: ReadBody,
-    target: Target<'_>,
+    topic: Option<&TopicName>,
 ) -> Result<Accepted, ApiError> {
     let arrival = Arrival::now().with_patience(body.prefer.patience());
-    let record = parse_record(&body.bytes, target, &state.envelope_context(context, arrival))?;
+    let topic = topic.cloned();
+    let parsed = state.parse(&body.bytes, context, arrival, move |body, context| {
+        parse_record(body, topic.as_ref().map_or(Target::Named, Target::Fixed), context)
+    });
+    let record = parsed.await?;
     // the body's share of the budget stays reserved: the record holds its bytes until Kafka has answered
     let verdicts = state.pipeline.submit([record], arrival).await?;
     let verdict = verdicts.into_iter().next();

@@ -190,7 +190,7 @@ impl Pipeline {
     /// Room for all of them or for none. A request that can never fit is told so.
     fn reserve(&self, admitted: &[Admitted]) -> Result<(), Error> {
         let cost = admitted.iter().map(|record| record.reserved).sum();
-        let limit = self.records.limit();
+        let limit = self.records.limit_for(cost);
         if cost > limit {
             return Err(Error::BatchTooLarge { cost, limit });
         }
