@@ -10,7 +10,7 @@ pub struct Limits {
     /// The record limit for topics whose own `max.message.bytes` cannot be read.
     pub max_record_bytes: usize,
     pub max_batch_records: usize,
-    /// Request bodies and records that wait for Kafka, together.
+    /// Request bodies and records that wait for Kafka, together; answers that wait to be read have as much again.
     pub max_in_flight_bytes: usize,
     pub max_connections: usize,
     /// Topics with a metric label of their own; the rest is `_other`.

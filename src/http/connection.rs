@@ -1,7 +1,10 @@
 //! A client's TCP stream: gives a head, an idle connection and an answer that is not read their time, gives hyper's
 //! own refusals a body, and closes so that the client can read the last answer.
 
-use super::refusal;
+use super::{
+    refusal,
+    unread::{Answers, Reader},
+};
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
 use std::{
@@ -66,7 +69,7 @@ impl Phase {
     const HEAD: u8 = 0;
     /// A request is with the service.
     const REQUEST: u8 = 1;
-    /// The service has answered; the answer is to be written.
+    /// All of the answer is in the buffer, and is to be written.
     const ANSWERED: u8 = 2;
     /// The answer has been written, and nothing has come since.
     const IDLE: u8 = 3;
@@ -145,13 +148,16 @@ pub struct Connection {
     idle_due: Option<Pin<Box<Sleep>>>,
     /// Runs while the client takes nothing.
     write_due: Option<Pin<Box<Sleep>>>,
+    answers: Arc<Answers>,
+    /// While the client has not taken all of its answer.
+    reader: Option<Reader>,
     /// What is still to be written in place of hyper's own refusal.
     refusal: Option<Bytes>,
     closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, phase: Arc<Phase>, timeouts: Timeouts) -> Self {
+    pub fn new(stream: TcpStream, phase: Arc<Phase>, timeouts: Timeouts, answers: Arc<Answers>) -> Self {
         Self {
             stream,
             phase,
@@ -160,6 +166,8 @@ impl Connection {
             idle_since: Instant::now(),
             idle_due: None,
             write_due: None,
+            answers,
+            reader: None,
             refusal: None,
             closing: None,
         }
@@ -213,18 +221,41 @@ impl Connection {
         Poll::Ready(Ok(replaced))
     }
 
-    /// What a write came to; an error where the client has taken nothing for too long.
+    /// What a write of `bytes` came to; an error where the client has taken nothing for too long, or too little while
+    /// others need the room.
     fn poll_write_due(
         &mut self,
         cx: &mut Context<'_>,
+        bytes: usize,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        let taken = match &written {
+            Poll::Ready(Ok(taken)) => *taken,
+            Poll::Ready(Err(_)) => return written,
+            Poll::Pending => 0,
+        };
+        if written.is_pending() && self.reader.is_none() {
+            self.reader = Some(self.answers.reader(cx.waker()));
+        }
+        if let Some(reader) = &self.reader
+            && !reader.is_served(taken, bytes - taken, cx.waker())
+        {
+            return Poll::Ready(Err(self.cut_off()));
+        }
         if written.is_ready() {
             self.write_due = None;
             return written;
         }
         let due = self.write_due.get_or_insert_with(|| Box::pin(sleep(self.timeouts.write)));
-        due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        ready!(due.as_mut().poll(cx));
+        self.answers.timed_out();
+        Poll::Ready(Err(self.cut_off()))
+    }
+
+    /// The system's buffer goes with the connection, else it would wait for this client on its own.
+    fn cut_off(&self) -> io::Error {
+        let _ = self.stream.set_zero_linger();
+        io::ErrorKind::TimedOut.into()
     }
 }
 
@@ -254,7 +285,7 @@ impl AsyncWrite for Connection {
         } else {
             Pin::new(&mut self.stream).poll_write(cx, bytes)
         };
-        self.poll_write_due(cx, written)
+        self.poll_write_due(cx, bytes.len(), written)
     }
 
     fn poll_write_vectored(
@@ -262,12 +293,13 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
         let written = if self.is_refused(slices.first().map_or(&[], |first| first)) {
-            self.poll_refuse(cx, slices.iter().map(|slice| slice.len()).sum())
+            self.poll_refuse(cx, bytes)
         } else {
             Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
         };
-        self.poll_write_due(cx, written)
+        self.poll_write_due(cx, bytes, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -275,7 +307,8 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes when it has written the whole answer
+        // hyper flushes when it has written its whole buffer, in which the answer ends or not
+        self.reader = None;
         let now = Instant::now();
         if self.phase.flushed(now) {
             // the next head has a time of its own
@@ -307,18 +340,25 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        http::{answer::AnswerBody, unread::LARGE},
+        telemetry::metrics::Metrics,
+    };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
         time::timeout,
     };
+    use tower_http::body::UnsyncBoxBody;
 
     /// A client and the service's end of its connection.
     async fn connect(phase: Arc<Phase>, limit: Duration) -> (TcpStream, Connection) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        (client, Connection::new(stream, phase, Timeouts { head: limit, idle: limit, write: limit }))
+        let timeouts = Timeouts { head: limit, idle: limit, write: limit };
+        let answers = Answers::new(1 << 20, Arc::new(Metrics::for_tests()));
+        (client, Connection::new(stream, phase, timeouts, answers))
     }
 
     #[tokio::test]
@@ -353,11 +393,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_is_not_idle_before_the_end_of_its_answer_is_written() {
+        let phase = Arc::new(Phase::default());
+        let (_client, mut connection) = connect(Arc::clone(&phase), Duration::from_secs(60)).await;
+        phase.request();
+        let mut body = AnswerBody::new(UnsyncBoxBody::default(), None);
+        body.tell(Arc::clone(&phase));
+        connection.flush().await.unwrap();
+        assert_eq!(phase.idle_since(), None, "only a part of it was written");
+        drop(body);
+        connection.flush().await.unwrap();
+        assert!(phase.idle_since().is_some());
+    }
+
+    #[tokio::test]
     async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
         let (_client, mut connection) = connect(Arc::default(), Duration::from_millis(100)).await;
         // more than the buffers of both ends hold
         let answer = vec![0; 64 << 20];
         let written = timeout(Duration::from_secs(5), connection.write_all(&answer)).await.unwrap();
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_cut_off_once_another_answer_needs_the_room() {
+        let (mut client, mut connection) = connect(Arc::default(), Duration::from_secs(60)).await;
+        let answers = Arc::clone(&connection.answers);
+        let answer = vec![0; 64 << 20];
+        let written = connection.write_all(&answer);
+        let (written, room) = tokio::join!(written, answers.reserve(LARGE));
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(room.unwrap().is_some());
+        drop(connection);
+        // what had come before is still there, then the connection is reset
+        let end = client.read_to_end(&mut Vec::new()).await;
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 }

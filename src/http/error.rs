@@ -78,6 +78,10 @@ pub enum ApiError {
     TooManyConnections,
     #[error("too many large bodies are being read; send again later, or smaller batches")]
     TooManyLargeBodies,
+    #[error(
+        "answers that clients do not read leave no room for this one; send again later, or smaller batches"
+    )]
+    TooManyAnswers,
     /// A bug. The text is for the log alone.
     #[error("internal error: {0}")]
     Internal(String),
@@ -122,7 +126,7 @@ impl ApiError {
             Self::MalformedHead => request("bad_request", StatusCode::BAD_REQUEST),
             Self::HeadTooLarge => request("head_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),
-            Self::TooManyConnections | Self::TooManyLargeBodies => {
+            Self::TooManyConnections | Self::TooManyLargeBodies | Self::TooManyAnswers => {
                 request("overloaded", StatusCode::SERVICE_UNAVAILABLE)
             }
             Self::NotFound => request("not_found", StatusCode::NOT_FOUND),

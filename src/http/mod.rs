@@ -19,6 +19,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod topic_faults;
+mod unread;
 
 pub use answer::{BatchAnswer, Failed, Sent, Stored};
 pub use error::ApiError;

@@ -88,7 +88,8 @@ impl Server {
             } else {
                 timeouts
             };
-            let connection = Connection::new(stream, Arc::clone(&phase), timeouts);
+            let answers = Arc::clone(self.service.answers());
+            let connection = Connection::new(stream, Arc::clone(&phase), timeouts, answers);
             let service = in_phases(self.service.clone(), phase, slot);
             let connection = builder.serve_connection(TokioIo::new(connection), service);
             let connection = graceful.watch(connection);
@@ -135,7 +136,7 @@ fn in_phases(
             if probe || refused {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            phase.answered();
+            answer.body_mut().tell(phase);
             Ok(answer)
         }
     })

@@ -9,10 +9,12 @@
 
 use super::{
     ApiError, AppState,
+    answer::AnswerBody,
     error::Failure,
     extract::{self, RequestContext, X_REQUEST_ID},
     route::Route,
     router,
+    unread::{Answers, Room},
 };
 use crate::telemetry::metrics::RequestMetrics;
 use axum::{
@@ -28,7 +30,7 @@ use std::{
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
-use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanic};
+use tower_http::catch_panic::CatchPanic;
 use tower_service::Service as _;
 use tracing::Level;
 
@@ -36,7 +38,7 @@ use tracing::Level;
 const METHODS: [&str; 8] = ["POST", "GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 
 /// What a request is answered with.
-pub type Answer = http::Response<UnsyncBoxBody<Bytes, BoxError>>;
+pub type Answer = http::Response<AnswerBody>;
 
 /// Makes the answer in place of a handler that panicked.
 type PanicAnswer = fn(Box<dyn Any + Send>) -> Response;
@@ -60,6 +62,11 @@ impl Service {
         let routes = CatchPanic::custom(router(state.clone()), panic_answer as PanicAnswer);
         let refusing = CatchPanic::custom(Router::new().fallback(no_place), panic_answer as PanicAnswer);
         Self(Arc::new(Inner { state, routes, refusing, metrics: Default::default() }))
+    }
+
+    /// The answers that wait for their readers.
+    pub fn answers(&self) -> &Arc<Answers> {
+        self.0.state.answers()
     }
 
     /// The answer to one request; never an error.
@@ -92,6 +99,8 @@ impl Service {
 
         let mut routes = if is_refused { refusing.clone() } else { routes.clone() };
         let Ok::<_, Infallible>(mut answer) = routes.call(request).await;
+        let room = answer.extensions_mut().remove::<Arc<Room>>();
+        let mut answer = answer.map(|body| AnswerBody::new(body, room));
 
         let duration = started.elapsed();
         self.metrics(route, method).observe(answer.status().as_str(), duration);

@@ -7,6 +7,7 @@ use crate::{
         ApiError,
         aside::{self, Aside},
         extract::{RequestContext, Underway},
+        unread::Answers,
     },
     lifecycle::readiness::Readiness,
     produce::{self, Arrival, AutomaticHeaders, Budget, InstanceId, Pipeline},
@@ -43,6 +44,7 @@ struct Inner {
     topic_faults: TopicFaults,
     underway: Underway,
     aside: Aside,
+    answers: Arc<Answers>,
 }
 
 impl Deref for AppState {
@@ -58,7 +60,8 @@ impl AppState {
     pub fn new(parts: Parts) -> Self {
         let limit = parts.pipeline.budget().limit();
         let (underway, aside) = (Underway::new(limit), Aside::default());
-        Self(Arc::new(Inner { parts, topic_faults: TopicFaults::default(), underway, aside }))
+        let answers = Answers::new(limit, Arc::clone(&parts.metrics));
+        Self(Arc::new(Inner { parts, topic_faults: TopicFaults::default(), underway, aside, answers }))
     }
 
     /// The bytes that may be in flight.
@@ -74,6 +77,11 @@ impl AppState {
     /// Where large bodies are read.
     pub fn aside(&self) -> &Aside {
         &self.0.aside
+    }
+
+    /// The answers that wait for their readers.
+    pub fn answers(&self) -> &Arc<Answers> {
+        &self.0.answers
     }
 
     /// Bytes of the largest body that can be taken: one above the whole budget could never be admitted.

@@ -93,6 +93,53 @@ async fn kept_connections_give_way_to_new_clients_once_they_have_idled_for_five_
     assert!(service.logs().contains("idle connections are closed"), "{}", service.logs());
 }
 
+/// Records of one batch whose answer needs room.
+const LARGE_BATCH: usize = 400;
+
+fn large_batch(project: &str) -> String {
+    let record = format!(r#"{{"topic":"orders","value":1,"project":"{project}"}}"#);
+    format!("[{}]", vec![record; LARGE_BATCH].join(","))
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_are_cut_off_and_what_they_sent_is_in_kafka() {
+    let service = embedded(&[
+        ("MAX_BODY_BYTES", "100000"),
+        ("MAX_BATCH_RECORDS", "400"),
+        ("MAX_IN_FLIGHT_BYTES", "800000"),
+    ])
+    .await;
+    let client = service.client();
+    let mut unread = Vec::new();
+    for _ in 0..20 {
+        let mut connection = RawConnection::open(service.address()).await;
+        let body = large_batch("unread");
+        connection.send(format!("{}{body}", head(body.len()))).await;
+        let is_answered = async || connection.has_answer().await.then_some(());
+        eventually("the batch is answered", Duration::from_secs(30), is_answered).await;
+        // more than the buffers of the system hold
+        let large = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n";
+        connection.send(large.repeat(5)).await;
+        unread.push(connection);
+    }
+    // all of them wait now, and none was slow for so long that others had its room
+    let mut written = 0;
+    let is_cut_off = async || {
+        client.post("/produce", RECORD).await.written();
+        client.post("/produce/batch", large_batch("read")).await.written();
+        written += 1;
+        let metrics = client.get("/metrics").await.body;
+        metrics.contains("http_connections_closed_total{reason=\"unread\"}").then_some(())
+    };
+    eventually("clients that do not read are cut off", Duration::from_secs(60), is_cut_off).await;
+    assert!(service.logs().contains("clients do not read their answers"), "{}", service.logs());
+
+    let brokers = client.get("/health/kafka").await.json();
+    let records = consumer::read_all(brokers["brokers"][0].as_str().unwrap(), "orders");
+    let of = |project: &str| records.iter().filter(|record| record.json()["project"] == project).count();
+    assert_eq!((of("unread"), of("read")), (20 * LARGE_BATCH, written * LARGE_BATCH));
+}
+
 #[tokio::test]
 async fn bodies_that_are_costly_to_unpack_or_parse_are_refused_and_others_are_answered_meanwhile() {
     let service = embedded(&[("WORKER_THREADS", "1")]).await;

@@ -1,8 +1,10 @@
 //! The answers to requests that reached Kafka's verdict: one record, or a result for each of a batch.
 
+mod body;
 mod shape;
 mod writer;
 
+pub use body::AnswerBody;
 pub use shape::{BatchAnswer, BatchResult, Failed, RecordAnswer, Sent, Stored};
 pub use writer::timestamp_text;
 
@@ -32,6 +34,11 @@ pub fn one(accepted: &Accepted) -> Response {
     response
 }
 
+/// About how many bytes the answer to so many records takes.
+pub fn expected_bytes(records: usize) -> usize {
+    SENT_BYTES * (records + 1)
+}
+
 /// One result a record: 202 all written or stored, 207 some, else the status of [`all_failed`].
 pub fn many(verdicts: &[Verdict]) -> Response {
     let accepted = verdicts.iter().flatten().count();
@@ -41,7 +48,7 @@ pub fn many(verdicts: &[Verdict]) -> Response {
         0 => all_failed(verdicts),
         _ => StatusCode::MULTI_STATUS,
     };
-    let mut writer = Writer::with_capacity(SENT_BYTES * (verdicts.len() + 1));
+    let mut writer = Writer::with_capacity(expected_bytes(verdicts.len()));
     writer.text(if accepted == verdicts.len() { r#"{"success":true"# } else { r#"{"success":false"# });
     writer.text(r#","messages_sent":"#);
     writer.integer(accepted - stored);

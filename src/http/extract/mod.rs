@@ -14,5 +14,5 @@ pub use body::{BatchBody, ReadBody, RecordBody};
 pub use context::{RequestContext, X_REQUEST_ID};
 pub use drain::refuse;
 pub use prefer::Prefer;
-pub use underway::{FAIR_BYTES_PER_SECOND, Underway};
+pub use underway::{FAIR_BYTES_PER_SECOND, PATIENCE, Underway, paid_until};
 pub use wait::{MAX_WAIT, wait_of};

@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, time::Instant};
 /// then stalls is as slow as one that trickles.
 pub const FAIR_BYTES_PER_SECOND: u64 = 64 << 10;
 /// A body that is so far behind gives way.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// All bodies of which a part is awaited. Those that come with their head are not among them.
 pub struct Underway {
@@ -184,7 +184,8 @@ impl Drop for Body<'_> {
     }
 }
 
-fn paid_until(before: Instant, bytes: usize, now: Instant) -> Instant {
+/// Until when `bytes` more are enough, at [`FAIR_BYTES_PER_SECOND`]; never in the future.
+pub fn paid_until(before: Instant, bytes: usize, now: Instant) -> Instant {
     let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
     let paid = Duration::from_millis(bytes.saturating_mul(1000) / FAIR_BYTES_PER_SECOND);
     before.checked_add(paid).map_or(now, |until| until.min(now))

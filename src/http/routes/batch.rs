@@ -11,6 +11,9 @@ use crate::{
 };
 use axum::{extract::State, response::Response};
 
+/// Bytes of a record in a body, for a guess at how many there are.
+const USUAL_RECORD: usize = 64;
+
 /// Writes many records. What is wrong with the bodies refuses them all; what Kafka decides is a result a record.
 #[utoipa::path(
     post, path = "/produce/batch",
@@ -28,16 +31,28 @@ pub async fn many(
     BatchBody { format, body }: BatchBody,
 ) -> Result<Response, ApiError> {
     let arrival = Arrival::now().with_patience(body.prefer.patience());
+    // before anything is written, as what is written must be answered; and before the records take memory
+    let guess = (body.bytes.len() / USUAL_RECORD).min(state.limits.max_batch_records);
+    let mut room = state.answers().reserve(answer::expected_bytes(guess)).await?;
     let parsed =
         state.parse(&body.bytes, &context, arrival, move |body, context| parse_batch(body, format, context));
     let records = parsed.await?;
+    let expected = answer::expected_bytes(records.len());
+    match &mut room {
+        Some(room) => room.resize(expected),
+        None => room = state.answers().reserve(expected).await?,
+    }
     // the body's share of the budget stays reserved: the records hold its bytes until Kafka has answered
     let verdicts = state.pipeline.submit(records, arrival).await?;
     verdicts
         .iter()
         .filter_map(|verdict| verdict.as_ref().err())
         .for_each(|error| state.log_topic_fault(error));
-    Ok(body.prefer.say_applied(answer::many(&verdicts), verdicts.iter().flatten()))
+    let mut response = answer::many(&verdicts);
+    if let Some(room) = room {
+        room.goes_with(&mut response);
+    }
+    Ok(body.prefer.say_applied(response, verdicts.iter().flatten()))
 }
 
 #[cfg(test)]
@@ -164,6 +179,19 @@ mod tests {
         let answer = members.await;
         assert_eq!(answer.error(), (400, "invalid_body".into()));
         assert!(answer.text().contains("more than 1000 members"), "{}", answer.text());
+    }
+
+    #[tokio::test]
+    async fn where_unread_answers_have_all_the_room_a_large_batch_is_refused_before_it_is_written() {
+        let app = App::large();
+        let all: Vec<_> = (0..2).map(|_| app.state.answers().try_reserve(usize::MAX).unwrap()).collect();
+        let refused = app.post("/produce/batch", batch_of(100_000, false)).await;
+        assert_eq!((refused.error(), app.records_sent()), ((503, "overloaded".into()), 0));
+        assert_eq!(post(&app, &["orders"]).await.status, 202, "a small one needs none");
+        drop(all);
+        assert_eq!(app.post("/produce/batch", batch_of(100_000, false)).await.status, 202);
+        let free: Vec<_> = (0..2).map_while(|_| app.state.answers().try_reserve(usize::MAX)).collect();
+        assert_eq!(free.len(), 2, "what was read has given its room back");
     }
 
     proptest! {

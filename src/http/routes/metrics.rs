@@ -1,6 +1,6 @@
 //! `GET /metrics`: for Prometheus. A POST on the same path produces: [`super::fixed::metrics`].
 
-use crate::http::{ApiError, AppState};
+use crate::http::{ApiError, AppState, unread};
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -19,7 +19,15 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
 pub async fn show(State(state): State<AppState>) -> Result<Response, ApiError> {
     let text = state.metrics.render(state.pipeline.in_flight());
     let text = text.map_err(|error| ApiError::Internal(format!("metrics were not rendered: {error}")))?;
-    Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
+    let room = match text.len() {
+        unread::LARGE.. => Some(state.answers().try_reserve(text.len()).ok_or(ApiError::TooManyAnswers)?),
+        _ => None,
+    };
+    let mut response = ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response();
+    if let Some(room) = room {
+        room.goes_with(&mut response);
+    }
+    Ok(response)
 }
 
 #[cfg(test)]
