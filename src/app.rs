@@ -14,12 +14,12 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     net::SocketAddr,
     pin::pin,
     sync::Arc,
     thread,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -181,15 +181,19 @@ async fn serve(mut config: Config, flusher: Arc<Flusher>) -> Result<(), Error> {
     if let Some(cluster) = &embedded {
         say_embedded(address, cluster.bootstrap_servers());
     }
-    tokio::select! {
-        signal = signals.next() => tracing::info!(signal, "shutting down"),
+    let ending = tokio::select! {
+        ending = signals.next() => ending,
         failure = supervisor.failed() => return Err(failure.into()),
         _ = &mut server => return Err(Error::System(io::Error::other("the listener ended"))),
-    }
+    };
+    tracing::info!(signal = ending.name(), "shutting down");
     readiness.start_draining();
+    let delay = if ending.is_of_a_person() { Duration::ZERO } else { config.http.shutdown_delay };
     tokio::select! {
-        () = tokio::time::sleep(config.http.shutdown_delay) => {}
-        signal = signals.next() => tracing::info!(signal, "not waiting for SHUTDOWN_DELAY_MS any longer"),
+        () = tokio::time::sleep(delay) => {}
+        ending = signals.next() => {
+            tracing::info!(signal = ending.name(), "not waiting for SHUTDOWN_DELAY_MS any longer");
+        }
         _ = &mut server => {}
     }
     // the receiver lives in the server
@@ -265,9 +269,12 @@ fn say_embedded(address: SocketAddr, bootstrap_servers: &str) {
         "EMBEDDED KAFKA: records are kept in memory only and are gone when this process ends; for development"
     );
     let url = format!("http://localhost:{}", address.port());
-    // plain lines, to be copied; a closed standard output is nobody's loss
+    // plain lines, to be copied: not among the log's lines of JSON
+    let mut output: Box<dyn Write> =
+        if io::stdout().is_terminal() { Box::new(io::stdout()) } else { Box::new(io::stderr()) };
+    // a closed one is nobody's loss
     let _ = writeln!(
-        io::stdout(),
+        output,
         "
 Try it:
   curl {url}/logs -d '{{\"project\":\"demo\",\"value\":{{\"level\":\"info\",\"text\":\"hello\"}}}}'

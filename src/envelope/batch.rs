@@ -95,9 +95,9 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 fn array(text: &str, max: usize) -> Result<Vec<&str>, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let elements =
-        deserializer.deserialize_seq(Elements { max }).map_err(|error| Error::from_json(&error))?;
+        deserializer.deserialize_seq(Elements { max }).map_err(|error| Error::from_json(&error, text))?;
     if elements.len() <= max {
-        deserializer.end().map_err(|error| Error::from_json(&error))?;
+        deserializer.end().map_err(|error| Error::from_json(&error, text))?;
     }
     Ok(elements)
 }

@@ -47,7 +47,7 @@ impl Error {
     }
 
     /// A syntax error is `invalid_json`; JSON of another shape than expected is `invalid_body`.
-    pub(super) fn from_json(error: &serde_json::Error) -> Self {
+    pub(super) fn from_json(error: &serde_json::Error, json: &str) -> Self {
         let kind = if error.is_data() { Kind::InvalidBody } else { Kind::InvalidJson };
         if error.is_eof() && error.column() == 0 {
             return Self::new(kind, "the body is empty; send a JSON document");
@@ -58,6 +58,7 @@ impl Error {
             Some((found, expected)) if found.starts_with("invalid type: ") => {
                 Self::new(kind, format!("the body must be {expected}"))
             }
+            _ if kind == Kind::InvalidJson => Self::new(kind, format!("{}{text}", beginning(json))),
             _ => Self::new(kind, text),
         }
     }
@@ -82,6 +83,18 @@ impl Faults {
             self.named.push((index, fault));
         }
     }
+}
+
+/// What is no JSON from its start on is shown, since serde's words are no help there. Not more: the rest may be a secret.
+fn beginning(json: &str) -> String {
+    let json = json.trim_start();
+    if json.starts_with(['{', '[', '"']) {
+        return String::new();
+    }
+    let first: String = json.chars().take(10).collect();
+    format!(
+        r#"a JSON document is expected, as {{"project":"shop","value":1}}, and this begins with {first:?}: "#
+    )
 }
 
 /// Why a batch is refused as a whole.

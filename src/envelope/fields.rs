@@ -27,7 +27,7 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Reads one JSON document, which must be an object.
     pub fn parse(text: &'a str) -> Result<Self, Error> {
-        serde_json::from_str(text).map_err(|error| Error::from_json(&error))
+        serde_json::from_str(text).map_err(|error| Error::from_json(&error, text))
     }
 
     fn slot(&mut self, name: &str) -> Option<&mut Option<&'a RawValue>> {

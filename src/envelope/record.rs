@@ -258,24 +258,37 @@ fn check_project(project: &RawValue) -> Result<(), Error> {
     }
 }
 
+/// Smaller numbers are seconds that were meant to be milliseconds: as such they are before March 1973, and as seconds
+/// after it.
+const FIRST_MILLIS: i64 = 100_000_000_000;
+
 /// Milliseconds since the Unix epoch.
 fn timestamp(fields: &Fields<'_>) -> Result<Option<i64>, Error> {
     let Some(timestamp) = given(fields.timestamp) else { return Ok(None) };
-    let millis = whole_number(timestamp).or_else(|| parse_rfc3339(&text(timestamp)?));
+    let number = whole_number(timestamp);
+    if number.is_some_and(|number| (1..FIRST_MILLIS).contains(&number)) {
+        return Err(Error::new(
+            Kind::InvalidTimestamp,
+            "`timestamp` looks like seconds: send milliseconds since 1970, or, for a time before March 1973, \
+             an RFC 3339 date and time",
+        ));
+    }
+    let millis = number.or_else(|| parse_rfc3339(&text(timestamp)?));
     // Kafka takes 0 for "no timestamp", and jiff's last moment is the end of the year 9999
     match millis.filter(|millis| (1..=jiff::Timestamp::MAX.as_millisecond()).contains(millis)) {
         Some(millis) => Ok(Some(millis)),
         None => Err(Error::new(
             Kind::InvalidTimestamp,
             "`timestamp` must be milliseconds since 1970 as a whole number above 0, or an RFC 3339 date and time, \
-             before the last day of the year 9999",
+             without a name of the zone in brackets, before the last day of the year 9999",
         )),
     }
 }
 
-/// RFC 3339, also with a space for the `T`, and read as UTC where the zone is missing.
+/// RFC 3339, also with a space for the `T`, and read as UTC where the zone is missing. Not with a zone by its name
+/// (RFC 9557), which jiff would take and then ignore.
 fn parse_rfc3339(text: &str) -> Option<i64> {
-    if !text.contains(':') {
+    if !text.contains(':') || text.contains('[') {
         return None;
     }
     let zoned = text.parse::<jiff::Timestamp>();

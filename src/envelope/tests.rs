@@ -231,10 +231,33 @@ fn a_timestamp_is_milliseconds_or_rfc_3339() {
             "{timestamp}"
         );
     }
-    for timestamp in
-        ["0", "-5", "1.5", "\"yesterday\"", "\"2026-11-21\"", "true", "1e300", "\"\"", "99999999999999999"]
-    {
+    for timestamp in [
+        "0",
+        "-5",
+        "1.5",
+        "\"yesterday\"",
+        "\"2026-11-21\"",
+        "true",
+        "1e300",
+        "\"\"",
+        "99999999999999999",
+        "\"2026-11-21T09:00:00[America/New_York]\"",
+        "\"2026-11-21T09:00:00-05:00[America/New_York]\"",
+    ] {
         assert_eq!(kind(with(&format!(r#""timestamp":{timestamp}"#))), Kind::InvalidTimestamp, "{timestamp}");
+    }
+}
+
+#[test]
+fn seconds_are_not_taken_for_milliseconds() {
+    for seconds in ["1", "1795253400", "99999999999"] {
+        let Err(error) = with(&format!(r#""timestamp":{seconds}"#)) else { panic!("{seconds}") };
+        assert_eq!(error.kind, Kind::InvalidTimestamp);
+        assert!(error.to_string().contains("milliseconds since 1970, or"), "{error}");
+    }
+    let early = [("100000000000", 100_000_000_000), ("\"1970-01-01T00:00:01Z\"", 1000)];
+    for (timestamp, millis) in early {
+        assert_eq!(with(&format!(r#""timestamp":{timestamp}"#)).unwrap().timestamp, millis);
     }
 }
 

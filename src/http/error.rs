@@ -33,6 +33,14 @@ pub enum ApiError {
     TooManyRecords { limit: usize },
     #[error("the head of the request is not HTTP/1.1; correct its first line and its headers")]
     MalformedHead,
+    #[error(
+        "a request has one Host header: the name or the address of this service, with its port; send that"
+    )]
+    InvalidHost,
+    #[error(
+        "the body has a transfer coding other than chunked; send it in none, and a packed one with Content-Encoding"
+    )]
+    TransferEncoding,
     #[error("the head of the request is too large; send at most {MAX_HEAD_BYTES} bytes and 100 headers")]
     HeadTooLarge,
     /// The text says in what way.
@@ -123,7 +131,8 @@ impl ApiError {
             Self::InvalidReceipt => request("invalid_receipt", StatusCode::BAD_REQUEST),
             Self::WrongInstance { .. } => request("wrong_instance", StatusCode::MISDIRECTED_REQUEST),
             Self::UnknownReceipt(_) => request("unknown_receipt", StatusCode::NOT_FOUND),
-            Self::MalformedHead => request("bad_request", StatusCode::BAD_REQUEST),
+            Self::MalformedHead | Self::InvalidHost => request("bad_request", StatusCode::BAD_REQUEST),
+            Self::TransferEncoding => request("not_implemented", StatusCode::NOT_IMPLEMENTED),
             Self::HeadTooLarge => request("head_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::ForeignOrigin(_) => request("foreign_origin", StatusCode::FORBIDDEN),
             Self::TooManyConnections | Self::TooManyLargeBodies | Self::TooManyAnswers => {

@@ -23,6 +23,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
+use http_body_util::BodyExt;
 use hyper::body::Body;
 use std::{
     any::Any,
@@ -30,7 +31,7 @@ use std::{
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
-use tower_http::catch_panic::CatchPanic;
+use tower_http::{body::UnsyncBoxBody, catch_panic::CatchPanic};
 use tower_service::Service as _;
 use tracing::Level;
 
@@ -50,8 +51,6 @@ pub struct Service(Arc<Inner>);
 struct Inner {
     state: AppState,
     routes: CatchPanic<Router, PanicAnswer>,
-    /// For connections that have no place.
-    refusing: CatchPanic<Router, PanicAnswer>,
     /// By route, then by method; made with the first request.
     metrics: [[OnceLock<RequestMetrics>; METHODS.len()]; Route::COUNT],
 }
@@ -60,8 +59,7 @@ impl Service {
     /// Serves every route.
     pub fn new(state: AppState) -> Self {
         let routes = CatchPanic::custom(router(state.clone()), panic_answer as PanicAnswer);
-        let refusing = CatchPanic::custom(Router::new().fallback(no_place), panic_answer as PanicAnswer);
-        Self(Arc::new(Inner { state, routes, refusing, metrics: Default::default() }))
+        Self(Arc::new(Inner { state, routes, metrics: Default::default() }))
     }
 
     /// The answers that wait for their readers.
@@ -74,7 +72,8 @@ impl Service {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.answer_or_refuse(request, false).await
+        let refusal = extract::check_head(&request).err();
+        self.answer_or_refuse(request, refusal).await
     }
 
     /// The answer to a request for whose connection there is no place; never an error.
@@ -82,25 +81,29 @@ impl Service {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.answer_or_refuse(request, true).await
+        self.answer_or_refuse(request, Some(ApiError::TooManyConnections)).await
     }
 
-    async fn answer_or_refuse<B>(&self, mut request: Request<B>, is_refused: bool) -> Answer
+    async fn answer_or_refuse<B>(&self, mut request: Request<B>, refusal: Option<ApiError>) -> Answer
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let started = Instant::now();
-        let Inner { state, routes, refusing, .. } = &*self.0;
+        let Inner { state, routes, .. } = &*self.0;
         let context = RequestContext::from_headers(request.headers());
         let request_id = context.request_id(request.headers());
         let method = method_index(request.method());
         let route = Route::of(request.uri().path());
         request.extensions_mut().insert(context);
 
-        let mut routes = if is_refused { refusing.clone() } else { routes.clone() };
-        let Ok::<_, Infallible>(mut answer) = routes.call(request).await;
-        let room = answer.extensions_mut().remove::<Arc<Room>>();
-        let mut answer = answer.map(|body| AnswerBody::new(body, room));
+        let mut answer = match refusal {
+            None => {
+                let Ok::<_, Infallible>(mut answer) = routes.clone().call(request).await;
+                let room = answer.extensions_mut().remove::<Arc<Room>>();
+                answer.map(|body| AnswerBody::new(body, room))
+            }
+            Some(error) => refuse(error, request).await,
+        };
 
         let duration = started.elapsed();
         self.metrics(route, method).observe(answer.status().as_str(), duration);
@@ -155,9 +158,15 @@ fn text(id: &HeaderValue) -> &str {
     id.to_str().unwrap_or_default()
 }
 
-async fn no_place(request: axum::extract::Request) -> Response {
+/// The last answer of its connection: who is refused before a route is looked for may be anyone.
+async fn refuse<B>(error: ApiError, request: Request<B>) -> Answer
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let (head, body) = request.into_parts();
-    extract::refuse(ApiError::TooManyConnections, &head.headers, body).await
+    let answer = extract::refuse(error, &head.headers, axum::body::Body::new(body)).await;
+    extract::closing(answer)
+        .map(|body| AnswerBody::new(UnsyncBoxBody::new(body.map_err(BoxError::from)), None))
 }
 
 /// A bug in a handler costs its own request only.

@@ -122,6 +122,9 @@ impl App {
 
 pub fn request(method: Method, path: &str, headers: &[(&str, &str)], body: Body) -> Request {
     let mut request = http::Request::builder().method(method).uri(path);
+    if headers.iter().all(|(name, _)| *name != "host") {
+        request = request.header("host", "localhost");
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -172,8 +172,12 @@ impl DiskSpool {
         self.tell(Message::Close(answer));
         // an error is a replay that has ended already
         let _ = closed.await;
-        let writer = Arc::clone(&self.writer);
-        if let Err(error) = tokio::task::spawn_blocking(move || writer.close()).await {
+        let (writer, store) = (Arc::clone(&self.writer), Arc::clone(&self.store));
+        let closed = move || {
+            writer.close();
+            store.close();
+        };
+        if let Err(error) = tokio::task::spawn_blocking(closed).await {
             tracing::error!(%error, "the spool's writer did not end in order");
         }
         // while the directory is still this process's own

@@ -276,6 +276,7 @@ async fn a_service_that_is_told_to_end_with_a_backlog_says_so_and_sends_it_after
 
     mock.broker_up(1);
     service.restart().await;
+    assert!(!service.logs().contains("was not closed"), "{}", service.logs());
     for (id, number) in receipts.iter().zip(0..) {
         assert_eq!(spool::read_written(&client, mock.bootstrap(), id).await["number"], number);
     }

@@ -123,7 +123,7 @@ fn check(headers: &HeaderMap, body: &Body, state: &AppState) -> Result<Checked, 
     origin::check(headers, state.http.host)?;
     let media_type = media_type::of(headers)?;
     let encoding = encoding::of(headers)?;
-    let prefer = Prefer::of(headers)?;
+    let prefer = if state.pipeline.spool().is_some() { Prefer::of(headers)? } else { Prefer::default() };
     let declared = declared_length(body);
     let limit = state.body_limit();
     if declared > limit {
@@ -310,7 +310,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_client_prefers_comes_with_the_body() {
-        let app = App::new();
+        let app = App::durable();
         let mut request = Request::new(Body::from("{}"));
         request.headers_mut().insert("prefer", http::HeaderValue::from_static("respond-async, wait=10"));
         let RecordBody(body) = RecordBody::from_request(request, &app.state).await.unwrap();

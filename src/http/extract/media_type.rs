@@ -34,7 +34,7 @@ fn parse(essence: &str) -> Option<MediaType> {
         "" | "text/plain" | "application/x-www-form-urlencoded" | "application/octet-stream" => {
             Some(MediaType::Json)
         }
-        "application/x-ndjson" | "application/jsonl" => Some(MediaType::Ndjson),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(MediaType::Ndjson),
         _ => {
             let (_, subtype) = essence.split_once('/')?;
             (subtype == "json" || subtype.ends_with("+json")).then_some(MediaType::Json)
@@ -45,7 +45,8 @@ fn parse(essence: &str) -> Option<MediaType> {
 fn is_foreign_charset(parameter: &str) -> bool {
     match parameter.split_once('=') {
         Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
-            !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+            let charset = value.trim().trim_matches('"');
+            !["utf-8", "utf8"].iter().any(|utf8| charset.eq_ignore_ascii_case(utf8))
         }
         _ => false,
     }
@@ -79,6 +80,7 @@ mod tests {
             "application/json",
             "Application/JSON; charset=UTF-8",
             "application/json;charset=\"utf-8\"",
+            "application/json; charset=utf8",
             "text/json",
             "application/vnd.kafka.json.v2+json",
             "text/plain",
@@ -90,8 +92,9 @@ mod tests {
     }
 
     #[test]
-    fn ndjson_has_two() {
+    fn ndjson_has_three() {
         assert_eq!(media_type("application/x-ndjson"), Some(MediaType::Ndjson));
+        assert_eq!(media_type("application/ndjson"), Some(MediaType::Ndjson));
         assert_eq!(media_type("application/jsonl; charset=utf-8"), Some(MediaType::Ndjson));
     }
 

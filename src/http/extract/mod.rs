@@ -4,6 +4,7 @@ mod body;
 mod context;
 mod drain;
 mod encoding;
+mod head;
 mod media_type;
 mod origin;
 mod prefer;
@@ -12,7 +13,8 @@ mod wait;
 
 pub use body::{BatchBody, ReadBody, RecordBody};
 pub use context::{RequestContext, X_REQUEST_ID};
-pub use drain::refuse;
+pub use drain::{closing, refuse};
+pub use head::check as check_head;
 pub use prefer::Prefer;
 pub use underway::{FAIR_BYTES_PER_SECOND, PATIENCE, Underway, paid_until};
 pub use wait::{MAX_WAIT, wait_of};

@@ -2,7 +2,7 @@
 
 use crate::http::{ApiError, openapi};
 use axum::{
-    extract::Path,
+    extract::{Path, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -48,10 +48,12 @@ pub async fn page() -> Result<Response, ApiError> {
 
 /// The same page at the path with a trailing slash.
 pub async fn page_below() -> Result<Response, ApiError> {
-    asset(Path("index.html".into())).await
+    asset(Ok(Path("index.html".into()))).await
 }
 
-pub async fn asset(Path(name): Path<String>) -> Result<Response, ApiError> {
+/// A name that is not UTF-8 is none of a file.
+pub async fn asset(name: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
+    let Path(name) = name.map_err(|_| ApiError::NotFound)?;
     let file = find(&name)?;
     let bytes = match file.bytes {
         Cow::Borrowed(bytes) => Bytes::from_static(bytes),
@@ -81,7 +83,9 @@ mod tests {
             assert!(page.text().contains(asset), "{asset}");
             assert_eq!(app.get(&format!("/docs/{asset}")).await.status, 200, "{asset}");
         }
-        assert_eq!(app.get("/docs/no-such-file").await.error(), (404, "not_found".into()));
+        for name in ["no-such-file", "%ff"] {
+            assert_eq!(app.get(&format!("/docs/{name}")).await.error(), (404, "not_found".into()), "{name}");
+        }
     }
 
     #[tokio::test]

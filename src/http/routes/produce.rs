@@ -107,8 +107,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_malformed_prefer_is_400_and_names_the_header() {
-        let app = App::new();
-        let answer = app.post_with("/produce", &[("prefer", "wait=soon")], RECORD).await;
+        let malformed = [("prefer", "wait=soon")];
+        let direct = App::new().post_with("/produce", &malformed, RECORD).await;
+        assert_eq!(direct.status, 202, "direct delivery has no use for it");
+        let app = App::durable();
+        let answer = app.post_with("/produce", &malformed, RECORD).await;
         assert_eq!(answer.error(), (400, "invalid_prefer".into()));
         assert!(answer.text().contains("the Prefer header"), "{}", answer.text());
         assert_eq!(app.records_sent(), 0);

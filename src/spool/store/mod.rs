@@ -54,6 +54,8 @@ const FORMAT_KEY: &str = "format";
 const FORMAT: u64 = 1;
 /// In `meta`: the first sequence of the instance's latest start.
 const FLOOR_KEY: &str = "sequence_floor";
+/// In `meta` while nobody has the file open, unless who had it last was killed.
+const CLOSED_KEY: &str = "closed";
 /// So many sequences belong to one start, at least: more than an instance can use in years.
 const START: u64 = 1 << 44;
 
@@ -87,6 +89,12 @@ struct Totals {
     oldest_resolved_at: AtomicI64,
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Store {
     /// Opens the spool in this directory, or makes one there, and locks it against other processes. New records are
     /// those of `instance`, which is remembered.
@@ -108,6 +116,14 @@ impl Store {
         now: SystemTime,
     ) -> Result<Self, OpenError> {
         open::open(directory, instance, now, false)
+    }
+
+    /// Writes down that nothing more is changed, or the next start says that the spool was not closed.
+    pub fn close(&self) {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(error)) = database.as_ref().map(open::close) {
+            tracing::warn!(%error, "the spool could not be marked as closed");
+        }
     }
 
     /// Whether there is one in this directory.

@@ -1,8 +1,8 @@
 //! Opening the file: what it must be, what it is told, and counting what it holds.
 
 use super::{
-    super::codec::Head, FAILED, FLOOR_KEY, FORMAT, FORMAT_KEY, Instances, META, NONE, OpenError, RECEIPTS,
-    RECORDS, RESOLVED, START, Store, Totals, directory, footprint, names, receipts_footprint,
+    super::codec::Head, CLOSED_KEY, FAILED, FLOOR_KEY, FORMAT, FORMAT_KEY, Instances, META, NONE, OpenError,
+    RECEIPTS, RECORDS, RESOLVED, START, Store, Totals, directory, footprint, names, receipts_footprint,
 };
 use crate::produce::{InstanceId, Sequence};
 use redb::{Database, ReadableDatabase, ReadableTable};
@@ -10,8 +10,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
-        Arc, Mutex, RwLock,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+        Mutex, RwLock,
+        atomic::{AtomicBool, AtomicI64, AtomicU64},
     },
     time::SystemTime,
 };
@@ -49,26 +49,24 @@ pub(super) fn open(
 
 /// The database, repaired where the last writer was killed.
 pub(super) fn database(path: &Path) -> Result<Database, OpenError> {
-    let repaired = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&repaired);
     let mut builder = Database::builder();
     builder
         .set_cache_size(CACHE)
         // without it redb takes a damaged file at its word, and may panic
-        .set_check_integrity_on_open(true)
-        .set_repair_callback(move |_| told.store(true, Relaxed));
+        .set_check_integrity_on_open(true);
     // redb holds what it reads of a header for true by assertions
     let opened = catch_unwind(AssertUnwindSafe(|| create(&builder, path)));
-    let database = opened
+    opened
         .map_err(|_| OpenError::corrupt(path, "its header contradicts the file"))?
-        .map_err(|error| OpenError::database(path, error))?;
-    if repaired.load(Relaxed) {
-        tracing::warn!(
-            directory = %path.display(),
-            "the spool was not closed when it was used last; what had not been confirmed to anyone was cut off"
-        );
-    }
-    Ok(database)
+        .map_err(|error| OpenError::database(path, error))
+}
+
+/// Writes down that the file was closed, for [`begin`] of the next start. redb keeps that to itself.
+pub(super) fn close(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert(CLOSED_KEY, 1)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 #[cfg(not(test))]
@@ -111,6 +109,13 @@ fn begin(
             transaction.open_table(FAILED)?;
             let mut meta = transaction.open_table(META)?;
             let floor = meta.get(FLOOR_KEY)?.map_or(0, |floor| floor.value());
+            let is_new = meta.get(FORMAT_KEY)?.is_none();
+            if meta.remove(CLOSED_KEY)?.is_none() && !is_new {
+                tracing::warn!(
+                    directory = %path.display(),
+                    "the spool was not closed when it was used last; what had not been confirmed to anyone was cut off"
+                );
+            }
             let first = nanoseconds(now).max(floor.saturating_add(START));
             meta.insert(FORMAT_KEY, FORMAT)?;
             meta.insert(FLOOR_KEY, first)?;
