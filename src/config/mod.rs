@@ -142,6 +142,11 @@ fn parse(
     }
     kafka.properties =
         kafka::parse_properties(variables, kafka.idempotence, check_property, faults, warnings);
+    for variable in kafka.with_line_breaks() {
+        warnings.push(Warning::new(format!(
+            "{variable} ends with a line break, which is sent as a part of it; a file that is mounted often has one: remove it"
+        )));
+    }
     if !kafka.idempotence {
         warnings.push(Warning::new(
             "KAFKA_IDEMPOTENCE=false: a retry inside the producer may write a record twice",

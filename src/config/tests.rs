@@ -223,6 +223,21 @@ fn no_secret_is_ever_shown() {
 }
 
 #[test]
+fn a_password_with_a_line_break_at_its_end_is_warned_of_and_kept() {
+    let sasl = [
+        ("KAFKA_SASL_MECHANISM", "PLAIN"),
+        ("KAFKA_SASL_USERNAME", "u"),
+        ("KAFKA_SASL_PASSWORD", "hunter2\n"),
+    ];
+    let (config, warnings) = load_with(FLAGS, &sasl).unwrap();
+    assert_eq!(config.kafka.sasl.unwrap().password.expose(), "hunter2\n");
+    let [warning] = &*warnings else { panic!("{warnings:?}") };
+    let warning = warning.to_string();
+    assert!(warning.starts_with("KAFKA_SASL_PASSWORD ends with a line break"), "{warning}");
+    assert!(!warning.contains("hunter2"));
+}
+
+#[test]
 fn a_misspelt_variable_and_a_lifted_guarantee_are_warned_of() {
     let (_, warnings) =
         load_with(FLAGS, &[("KAFKA_BROKRES", "x"), ("KAFKA_PORT", "tcp://x"), ("KAFKA_IDEMPOTENCE", "no")])

@@ -165,6 +165,7 @@ impl ClientContext for Context {
 
 /// What failed first, then librdkafka's text: an operator looks for the word TLS or authentication.
 fn describe(error: &KafkaError, reason: &str) -> String {
+    let reason = cause(reason);
     match error.rdkafka_error_code() {
         Some(Code::SSL) => format!("TLS failed: {reason}"),
         Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
@@ -172,6 +173,16 @@ fn describe(error: &KafkaError, reason: &str) -> String {
         }
         Some(Code::Resolve) => format!("name resolution failed: {reason}"),
         _ => reason.to_owned(),
+    }
+}
+
+/// librdkafka's text without the name of its thread's broker, which is often said twice, and without what it adds about
+/// itself: "(after 0ms in state CONNECT, 1 identical error(s) suppressed)".
+fn cause(reason: &str) -> &str {
+    let reason = reason.find(" (after ").map_or(reason, |end| &reason[..end]);
+    match reason.split_once(": ") {
+        Some((broker, rest)) if broker.contains('/') && !broker.contains(' ') => rest,
+        _ => reason,
     }
 }
 
@@ -183,6 +194,26 @@ impl ProducerContext for Context {
         let (Ok(message) | Err((_, message))) = result;
         if let Some(report) = DeliveryReport::of(message) {
             self.delivered(iter::once((report, *in_flight)), Some(true), Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_librdkafka_adds_about_itself_is_left_out() {
+        for (text, expected) in [
+            (
+                "127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT, \
+                 1 identical error(s) suppressed)",
+                "Connect to ipv4#127.0.0.1:1 failed: Connection refused",
+            ),
+            ("sasl_ssl://a:9093/bootstrap: SASL failed (after 5ms in state AUTH_REQ)", "SASL failed"),
+            ("no broker answers", "no broker answers"),
+        ] {
+            assert_eq!(cause(text), expected);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::{cluster::Cluster, configured_topics::Looks, sender::Sender};
 use crate::{
     lifecycle::{readiness::Readiness, supervisor::Alarm},
     produce::TopicName,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, silence::Silence},
 };
 use std::{
     io,
@@ -24,6 +24,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// Log lines about the same outage back off to this pace; the probes do not.
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+/// A cluster that takes no producer has each new one lost.
+const LOST_SILENCE: Duration = Duration::from_secs(30);
 /// How often the configured topics are looked for.
 const TOPICS_EVERY: Duration = Duration::from_secs(30);
 /// How long the first connection is kept back for topics that are being made: whoever waits for `/ready` finds them.
@@ -80,8 +82,9 @@ impl Link {
         let mut failures = 0;
         let mut connected_before = false;
         let mut topics_due = Instant::now();
+        let mut lost = Silence::of(LOST_SILENCE);
         loop {
-            let pause = match self.probe() {
+            let pause = match self.probe(&mut lost) {
                 Ok(()) => {
                     if !self.readiness.is_connected() || topics_due <= Instant::now() {
                         let end = self.looks.ask();
@@ -115,9 +118,9 @@ impl Link {
         }
     }
 
-    fn probe(&self) -> Result<(), String> {
+    fn probe(&self, lost: &mut Silence) -> Result<(), String> {
         for sender in self.cluster.senders() {
-            self.see_to(&sender)?;
+            self.see_to(&sender, lost)?;
         }
         match self.settings.topics.first() {
             Some(topic) => self.cluster.probe(topic),
@@ -126,9 +129,11 @@ impl Link {
     }
 
     /// Replaces the sender's client where it can send no more, or not for much longer.
-    fn see_to(&self, sender: &Sender) -> Result<(), String> {
+    fn see_to(&self, sender: &Sender, lost: &mut Silence) -> Result<(), String> {
         if let Some(reason) = sender.fatal_error() {
-            tracing::error!(reason, "the producer is lost and will be replaced");
+            if let Some(others) = lost.breaks(Instant::now()) {
+                tracing::error!(reason, others, "the producer is lost and will be replaced");
+            }
             sender.replace(true).map_err(|error| format!("{reason}; no new producer: {error}"))?;
             return Err(reason);
         }

@@ -332,7 +332,13 @@ impl Sender {
     /// Why the client can never send again, if so.
     pub fn fatal_error(&self) -> Option<String> {
         let (code, reason) = self.client.load().producer.client().fatal_error()?;
-        Some(format!("fatal producer error {code:?}: {reason}"))
+        let advice = match code {
+            Code::ClusterAuthorizationFailed => {
+                "; the cluster denies an idempotent producer: grant IDEMPOTENT_WRITE on it, or set KAFKA_IDEMPOTENCE=false"
+            }
+            _ => "",
+        };
+        Some(format!("fatal producer error {code:?}: {reason}{advice}"))
     }
 
     /// How far the client's epoch is, where another client is to take its place; and whether a broker refuses it already.

@@ -60,7 +60,9 @@ pub enum Error {
         "the request's records need {cost} bytes of the {limit} that may be in flight; send smaller batches"
     )]
     BatchTooLarge { cost: usize, limit: usize },
-    #[error("there is no connection to Kafka: {reason}; nothing was sent, try again later")]
+    #[error(
+        "there is no connection to Kafka: {reason}; nothing was sent, try again later. The operator may run `kafka-inlet check`"
+    )]
     NotReady { reason: String },
     #[error("too many bytes are in flight to Kafka ({used} of {limit}); nothing was sent, try again later")]
     Overloaded { used: usize, limit: usize },

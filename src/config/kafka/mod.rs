@@ -44,6 +44,24 @@ pub struct Kafka {
     pub properties: BTreeMap<String, String>,
 }
 
+impl Kafka {
+    /// The variables whose secrets or names end with a line break, as files have it that are mounted.
+    pub(in crate::config) fn with_line_breaks(&self) -> impl Iterator<Item = &'static str> {
+        let sasl = self.sasl.as_ref();
+        [
+            ("KAFKA_SASL_USERNAME", sasl.map(|sasl| sasl.username.as_str())),
+            ("KAFKA_SASL_PASSWORD", sasl.map(|sasl| sasl.password.expose())),
+            (
+                "KAFKA_SSL_KEY_PASSWORD",
+                self.tls.as_ref().and_then(|tls| Some(tls.key_password.as_ref()?.expose())),
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, text)| text.is_some_and(|text| text.ends_with(['\n', '\r'])))
+        .map(|(variable, _)| variable)
+    }
+}
+
 impl Default for Kafka {
     fn default() -> Self {
         Self {
