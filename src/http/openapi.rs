@@ -3,12 +3,14 @@
 //! The bodies of requests are read without types ([`crate::envelope`]), so the types here only describe them.
 
 use super::{
-    Problem,
+    ApiError, Problem,
     answer::{BatchAnswer, RecordAnswer},
-    routes::{batch, docs, fixed, health, index, metrics, produce, ready, receipts},
+    problem,
+    routes::{batch, docs, fixed, health, index, metrics, produce as produce_route, ready, receipts},
 };
+use crate::produce::{self, InstanceId, TopicName};
 use std::collections::BTreeMap;
-use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
+use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema, openapi::RefOr};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,7 +32,7 @@ use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
         fixed::logs,
         fixed::metrics,
         fixed::events,
-        produce::one,
+        produce_route::one,
         batch::many,
         receipts::show,
     ),
@@ -47,7 +49,47 @@ struct Document;
 
 /// The description of everything that is served.
 pub fn document() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+    let mut document = Document::openapi();
+    for item in document.paths.paths.values_mut() {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            let is_receipt = operation.operation_id.as_deref() == Some("receipt");
+            for (status, response) in &mut operation.responses.responses {
+                let RefOr::T(response) = response else { continue };
+                let Some(RefOr::T(content)) = response.content.get_mut(problem::CONTENT_TYPE) else {
+                    continue;
+                };
+                let example = example(status, is_receipt).map(|error| error.problem());
+                content.example = example.and_then(|problem| serde_json::to_value(problem).ok());
+            }
+        }
+    }
+    document
+}
+
+/// An error that has this status, as one meets it.
+fn example(status: &str, is_receipt: bool) -> Option<ApiError> {
+    let orders = || TopicName::parse("orders").ok();
+    Some(match (status, is_receipt) {
+        ("400", false) => {
+            produce::Error::InvalidPartition { topic: orders()?, partition: 12, count: 3 }.into()
+        }
+        ("400", true) => ApiError::InvalidReceipt,
+        ("403", _) => produce::Error::Unauthorized(orders()?).into(),
+        ("404", false) => produce::Error::UnknownTopic(orders()?).into(),
+        ("404", true) => ApiError::UnknownReceipt(receipts::FORGOTTEN),
+        ("408", _) => ApiError::RequestTimeout { limit_s: 30 },
+        ("413", _) => ApiError::BodyTooLarge { limit: 8_388_608 },
+        ("415", _) => ApiError::UnsupportedMediaType("send application/json"),
+        ("421", _) => {
+            let named = |name| InstanceId::parse(name).ok();
+            ApiError::WrongInstance { instance: named("inlet-1")?, here: named("inlet-0")? }
+        }
+        ("431", _) => ApiError::HeadTooLarge,
+        ("500", _) => ApiError::Internal(String::new()),
+        ("503", _) => produce::Error::Overloaded { used: 33_553_000, limit: 33_554_432 }.into(),
+        ("504", _) => produce::Error::DeliveryTimeout { timeout_ms: 10_000 }.into(),
+        _ => return None,
+    })
 }
 
 /// A record and where it goes.

@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 /// How often a request that waits looks whether the service drains.
 const LOOK: Duration = Duration::from_millis(500);
 
-const FORGOTTEN: &str = "its record was never stored, because Kafka took it at once or not at all, or what became of \
+pub const FORGOTTEN: &str = "its record was never stored, because Kafka took it at once or not at all, or what became of \
                          it was forgotten since (RECEIPT_TTL, RECEIPT_MAX_BYTES)";
 const DIRECT: &str = "this instance runs with DELIVERY=direct, which keeps no receipts";
 
