@@ -39,14 +39,16 @@ pub fn admin(kafka: &Kafka) -> ClientConfig {
     client
 }
 
-/// The configuration of the client that asks whether Kafka answers. It gives up on a broker that does not answer
-/// within a second and asks another one, which the producer must not: its requests may take longer.
+/// The configuration of the client that asks whether Kafka answers, and for names that may have no topic. It gives up on
+/// a broker that does not answer within a second and asks another one, which the producer must not: its requests may take
+/// longer. What it is told of a name it forgets soon. The one topic that it has, for the probes, is asked for more often.
 pub fn prober(kafka: &Kafka) -> ClientConfig {
     let mut client = admin(kafka);
     client
         // the producer logs the same brokers' faults
         .set_log_level(RDKafkaLogLevel::Emerg)
         .set("socket.timeout.ms", "1000")
+        .set("metadata.max.age.ms", "2000")
         .set("allow.auto.create.topics", "false");
     client
 }

@@ -1,4 +1,4 @@
-//! The clients of this process: the two senders, and the prober that asks whether Kafka answers.
+//! The clients of this process: the two senders, and the prober that asks whether Kafka answers and which topics it has.
 
 use super::{
     brokers::Brokers,
@@ -24,6 +24,7 @@ use rdkafka::{
     types::RDKafkaErrorCode as Code,
 };
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Acquire},
     thread::Thread,
     time::{Duration, Instant},
@@ -161,29 +162,15 @@ impl Cluster {
         }
         is_flushed
     }
-}
 
-fn fetch(producer: &PolledProducer, topic: &TopicName, timeout: Duration) -> Result<Metadata, KafkaError> {
-    producer.client().fetch_metadata(Some(topic.as_str()), timeout)
-}
-
-fn no_answer(error: &KafkaError) -> String {
-    match error.rdkafka_error_code() {
-        Some(Code::OperationTimedOut | Code::BrokerTransportFailure) => "no broker answers".into(),
-        _ => error.to_string(),
-    }
-}
-
-impl AskCluster for Arc<Cluster> {
-    /// By DescribeTopics, since librdkafka keeps each name that `rd_kafka_metadata` is asked for as a topic of the client
-    /// for ever. The topics that it has are brought up to date by the answer.
-    fn ask(&self, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
+    /// Of each topic what the first broker that answers says of it, in the order of the names.
+    fn describe(&self, client: &PolledProducer, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
+        if names.is_empty() {
+            return Vec::new();
+        }
         let mut reason = "no broker answers".to_owned();
         for broker in self.brokers.first(MAX_ASKED) {
-            let described = self
-                .shared
-                .with_client(|client| describe_topics(client.client(), broker, names, ASK_TIMEOUT));
-            match described {
+            match describe_topics(client.client(), broker, names, ASK_TIMEOUT) {
                 Ok(topics) => {
                     let mut topics = topics.into_iter().peekable();
                     // in the order of the names; a broker may leave some out
@@ -201,6 +188,35 @@ impl AskCluster for Arc<Cluster> {
             }
         }
         vec![Err(Error::BrokerUnavailable { reason }); names.len()]
+    }
+}
+
+fn fetch(producer: &PolledProducer, topic: &TopicName, timeout: Duration) -> Result<Metadata, KafkaError> {
+    producer.client().fetch_metadata(Some(topic.as_str()), timeout)
+}
+
+fn no_answer(error: &KafkaError) -> String {
+    match error.rdkafka_error_code() {
+        Some(Code::OperationTimedOut | Code::BrokerTransportFailure) => "no broker answers".into(),
+        _ => error.to_string(),
+    }
+}
+
+impl AskCluster for Arc<Cluster> {
+    /// By DescribeTopics, since librdkafka keeps each name that `rd_kafka_metadata` is asked for as a topic of the client
+    /// for ever. It keeps the answers, too, and forgets none before those that came earlier
+    /// (`rd_kafka_metadata_cache_evict`): so the prober, which forgets all of them soon, is asked whether there are such
+    /// topics. The shared client, whose topics are brought up to date by the answer, is asked for those that exist only.
+    fn ask(&self, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
+        let new: Vec<_> = names.iter().filter(|name| !self.shared.has_sent_to(name)).cloned().collect();
+        let answers = self.describe(&self.prober, &new);
+        let refused = new.into_iter().zip(answers).filter(|(_, answer)| answer.is_err());
+        let mut answers: HashMap<_, _> = refused.collect();
+        let exist: Vec<_> = names.iter().filter(|name| !answers.contains_key(*name)).cloned().collect();
+        let described = self.shared.with_client(|client| self.describe(client, &exist));
+        answers.extend(exist.into_iter().zip(described));
+        let silence = |name| Err(undescribed(name, Code::UnknownTopic));
+        names.iter().map(|name| answers.remove(name).unwrap_or_else(|| silence(name))).collect()
     }
 
     fn ask_or_make(&self, name: &TopicName) -> Result<Asked, Error> {

@@ -112,6 +112,11 @@ impl Sender {
         visit(&self.client.load().producer)
     }
 
+    /// Whether the topic was written to, an hour ago at most.
+    pub fn has_sent_to(&self, topic: &TopicName) -> bool {
+        read(&self.lanes).contains_key(topic)
+    }
+
     /// Sends the records, in order for each partition, and returns how many were handed over at once. Each is reported
     /// on: here where librdkafka does not take it, else by the client.
     pub fn send(&self, records: impl Iterator<Item = Outgoing>) -> usize {
