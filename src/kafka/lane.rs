@@ -61,7 +61,7 @@ pub struct Lane {
     lot: Lot,
     /// When a report last came, or the first record left.
     moved: Instant,
-    /// When a record was last not answered for, where none was acknowledged since.
+    /// When a record was last not answered for, where none was since, be it with a refusal.
     unanswered: Option<Instant>,
     /// A record of the replaced client was lost or may be in Kafka: what came after it must not overtake it.
     is_broken: bool,
@@ -181,7 +181,7 @@ impl Lane {
         }
         if landing.is_unanswered {
             self.unanswered = Some(now);
-        } else if !landing.has_failure && landing.returned.is_empty() {
+        } else if landing.returned.is_empty() {
             self.unanswered = None;
         }
         self.is_broken |= landing.breaks;

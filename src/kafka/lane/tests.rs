@@ -215,3 +215,14 @@ fn a_partition_that_did_not_answer_is_spared_but_for_one_trial_now_and_then() {
     lane.land(acknowledged(1), later);
     assert!(!lane.is_stuck(later));
 }
+
+#[test]
+fn a_partition_whose_records_are_refused_answers() {
+    let (mut lane, now) = with(&topic(), 0..2);
+    leaves(&mut lane, RULES, now);
+    lane.land(Landing { is_unanswered: true, ..failed(1) }, now);
+    assert!(lane.is_stuck(now));
+    leaves(&mut lane, RULES, now);
+    lane.land(failed(1), now);
+    assert!(!lane.is_stuck(now));
+}
