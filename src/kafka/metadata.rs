@@ -4,6 +4,7 @@
 use super::{
     look_ups::LookUps,
     sync::{read, write},
+    topic_config::ToRead,
 };
 use crate::{
     lifecycle::supervisor::Alarm,
@@ -28,6 +29,8 @@ const MAX_ABSENT: usize = 10_000;
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// How often a topic in use is asked about again.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
+/// How often the settings of a topic are read because they turned out to be others.
+const DOUBT_EVERY: Duration = Duration::from_secs(1);
 /// How long a new topic waits for its settings.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Names in one question: what librdkafka does with the answer grows with the square of it.
@@ -68,8 +71,8 @@ pub struct Topics {
     absent: RwLock<AbsentTopics>,
     look_ups: LookUps,
     to_make: LookUps,
-    /// Told of every topic that the cluster has confirmed, so that its configuration is read.
-    confirmed: tokio::sync::mpsc::Sender<TopicName>,
+    /// Told of every topic that the cluster has confirmed, so that its settings are read.
+    to_read: ToRead,
 }
 
 struct Present {
@@ -78,6 +81,8 @@ struct Present {
     used: AtomicBool,
     /// Until its settings were asked for, with or without an answer: tells those who wait for that.
     unsettled: Option<Arc<Notify>>,
+    /// When its settings turned out to be others than they were last.
+    doubted: Option<Instant>,
 }
 
 struct AbsentTopics {
@@ -92,13 +97,13 @@ struct Absent {
 
 impl Topics {
     /// Nothing is known, and nothing is asked before [`Topics::start`].
-    pub fn new(confirmed: tokio::sync::mpsc::Sender<TopicName>) -> Arc<Self> {
+    pub fn new(to_read: ToRead) -> Arc<Self> {
         Arc::new(Self {
             present: RwLock::default(),
             absent: RwLock::new(AbsentTopics { topics: HashMap::new(), swept: Instant::now() }),
             look_ups: LookUps::new(MAX_WAITING),
             to_make: LookUps::new(MAX_TO_MAKE),
-            confirmed,
+            to_read,
         })
     }
 
@@ -188,6 +193,16 @@ impl Topics {
         }
     }
 
+    /// Has the topic's settings read now, since a record was refused that they let through.
+    pub fn doubt_settings(&self, name: &TopicName) {
+        let (now, mut present) = (Instant::now(), write(&self.present));
+        let Some(present) = present.get_mut(name) else { return };
+        if present.doubted.is_none_or(|at| now.saturating_duration_since(at) >= DOUBT_EVERY) {
+            present.doubted = Some(now);
+            self.to_read.soon(name);
+        }
+    }
+
     /// Sets what DescribeConfigs told about a topic; None where it told nothing, which changes nothing.
     pub fn set_config(&self, name: &TopicName, config: Option<TopicConfig>) {
         let mut present = write(&self.present);
@@ -223,15 +238,19 @@ impl Topics {
                 let known = present.get(name);
                 let unsettled = known.map_or_else(|| Some(Arc::default()), |known| known.unsettled.clone());
                 let config = known.and_then(|known| known.topic.config.clone());
+                let doubted = known.and_then(|known| known.doubted);
                 let topic =
                     Arc::new(Topic { leaderless, id, config, ..Topic::new(name.clone(), partitions) });
+                if unsettled.is_some() {
+                    self.to_read.soon(name);
+                } else {
+                    self.to_read.in_turn(name);
+                }
                 let (asked, used) = (topic.learned, false.into());
-                let entry = Present { asked, topic: Arc::clone(&topic), used, unsettled };
+                let entry = Present { asked, topic: Arc::clone(&topic), used, unsettled, doubted };
                 present.insert(name.clone(), entry);
                 drop(present);
                 write(&self.absent).topics.remove(name);
-                // a full queue only delays the reading to the next refresh
-                let _ = self.confirmed.try_send(name.clone());
                 Ok(topic)
             }
             Err(error) => {
@@ -302,7 +321,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::supervisor::Supervisor;
+    use crate::{kafka::topic_config, lifecycle::supervisor::Supervisor};
     use futures_util::future::join_all;
     use std::sync::{Mutex, atomic::AtomicU32};
 
@@ -345,8 +364,7 @@ mod tests {
         let supervisor = Supervisor::new();
         let script =
             Arc::new(Script { answer: Mutex::new(answer), asked: Mutex::default(), made: AtomicU32::new(0) });
-        let (confirmed, _) = tokio::sync::mpsc::channel(8);
-        let topics = Topics::new(confirmed);
+        let topics = Topics::new(topic_config::queues().0);
         topics.start(Arc::clone(&script), &supervisor.alarm()).unwrap();
         (topics, script, supervisor)
     }
@@ -428,8 +446,7 @@ mod tests {
 
     #[test]
     fn however_many_names_are_absent_few_are_remembered() {
-        let (confirmed, _) = tokio::sync::mpsc::channel(1);
-        let topics = Topics::new(confirmed);
+        let topics = Topics::new(topic_config::queues().0);
         for number in 0..MAX_ABSENT + 10 {
             let name = name(&format!("t{number}"));
             let _ = topics.learn(&name, Err(Error::UnknownTopic(name.clone())));

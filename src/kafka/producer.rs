@@ -27,8 +27,6 @@ use tokio::sync::mpsc;
 
 /// Log lines and statistics that may wait to be understood.
 const EVENT_QUEUE: usize = 1000;
-/// Topics whose configuration may wait to be read.
-const CONFIRMED_QUEUE: usize = 10_000;
 /// Pause between two questions about a topic that the broker is making.
 const AUTO_CREATE_POLL: Duration = Duration::from_millis(250);
 /// How long a broker may take to make a topic; one that never does is set up not to.
@@ -63,8 +61,8 @@ impl KafkaProducer {
     ) -> Result<Arc<Self>, StartError> {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         supervisor.spawn("librdkafka's events", events::consume(received, Arc::clone(&metrics)));
-        let (confirmed, to_describe) = mpsc::channel(CONFIRMED_QUEUE);
-        let topics = Topics::new(confirmed);
+        let (to_read, names_to_read) = topic_config::queues();
+        let topics = Topics::new(to_read);
         let parts = cluster::Parts {
             events,
             alarm: supervisor.alarm(),
@@ -75,7 +73,7 @@ impl KafkaProducer {
         topics.start(Arc::clone(&cluster), &supervisor.alarm())?;
         supervisor.spawn("the look after lanes", look_after_lanes(Arc::downgrade(&cluster)));
         let admin = Arc::new(Admin::new(&client::admin(&config.kafka)));
-        let read_configs = topic_config::read(Arc::clone(&admin), Arc::clone(&topics), to_describe);
+        let read_configs = topic_config::read(Arc::clone(&admin), Arc::clone(&topics), names_to_read);
         supervisor.spawn("the reading of topic configurations", read_configs);
         let configured = ConfiguredTopics {
             names: config.topics.distinct(),

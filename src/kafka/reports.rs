@@ -128,7 +128,7 @@ pub struct OfPartition<'a> {
     pub landing: Landing,
     /// Why the topic cannot be written to.
     pub topic_error: Option<Error>,
-    /// Bytes of keys and values in a batch of several records that was refused as too large.
+    /// Bytes of keys and values in what was refused as too large.
     pub too_large: usize,
 }
 

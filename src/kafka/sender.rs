@@ -267,8 +267,12 @@ impl Sender {
         let all = read(&self.lanes);
         let Some((topic, lanes)) = all.get_key_value(landed.topic) else { return };
         let Some(lane) = lanes.of(landed.partition, now) else { return };
-        if landed.too_large > 0 && landed.landing.count > 1 {
-            lanes.learn_limit(landed.too_large / 2, now);
+        if landed.too_large > 0 {
+            // the limit is lower than when it was read, or not known yet
+            self.parts.topics.doubt_settings(topic);
+            if landed.landing.count > 1 {
+                lanes.learn_limit(landed.too_large / 2, now);
+            }
         }
         let mut lane = lock(lane);
         let before = lane.waiting();

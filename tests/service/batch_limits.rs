@@ -72,3 +72,22 @@ async fn a_large_batch_is_written_whole_by_a_topic_with_a_small_limit_that_answe
     all_are_written_once(outcomes, &topic, &kafka.bootstrap());
     assert_eq!(proxy.errors(&topic) - before, 0, "requests that were refused");
 }
+
+#[tokio::test]
+async fn a_limit_that_is_lowered_is_heeded_after_a_few_refusals() {
+    let Some((proxy, kafka)) = proxy::shared() else { return };
+    let service = Delivery::Direct.start(&proxy.address(), &[UNCOMPRESSED]).await;
+    let client = service.client();
+    let topic = limited_topic(kafka, &client, 10_000).await;
+    kafka.limit_topic(&topic, 1000).await;
+    let before = proxy.errors(&topic);
+    let mut refused = 0;
+    for number in 0..20 {
+        let answer = client.post("/produce", record(&topic, 0, number, 2000).to_string()).await;
+        refused += usize::from(answer.status == 413);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert!(refused >= 15, "{refused} of 20");
+    let by_kafka = proxy.errors(&topic) - before;
+    assert!((1..8).contains(&by_kafka), "{by_kafka} of {refused} records were sent and refused");
+}

@@ -3,7 +3,9 @@
 use super::{eventually, installed, java, port::ReservedPort, process::Process, unique};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+    },
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
 };
@@ -179,6 +181,14 @@ impl Broker {
         let more = NewPartitions::new(topic, count);
         let results = self.admin().create_partitions([&more], &admin_options()).await.unwrap();
         results.into_iter().next().unwrap().unwrap();
+    }
+
+    /// Sets the topic's `max.message.bytes`.
+    pub async fn limit_topic(&self, topic: &str, max_message_bytes: usize) {
+        let bytes = max_message_bytes.to_string();
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+        let altered = self.admin().alter_configs([&config], &admin_options()).await.unwrap();
+        altered.into_iter().next().unwrap().unwrap();
     }
 
     pub async fn delete_topic(&self, topic: &str) {
