@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     lifecycle::supervisor::Alarm,
-    produce::{Error, Topic, TopicConfig, TopicId, TopicName},
+    produce::{Error, Topic, TopicConfig, TopicId, TopicName, Turn},
 };
 use std::{
     collections::HashMap,
@@ -35,7 +35,7 @@ const DOUBT_EVERY: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(500);
 /// Names in one question: what librdkafka does with the answer grows with the square of it.
 const AT_ONCE: usize = 500;
-/// Names that may wait for their look-up.
+/// Names that may wait for their look-up, in each of the two turns.
 const MAX_WAITING: usize = 10_000;
 /// How long a thread waits for a name before it looks whether there is anything else to do.
 const IDLE: Duration = Duration::from_millis(250);
@@ -161,8 +161,8 @@ impl Topics {
 
     /// Asks the cluster, together with whoever asks for the same topic now. A topic that is new waits for its settings, for
     /// a moment: what its batches may hold is among them.
-    pub async fn look_up(&self, name: &TopicName) -> Answer {
-        let answer = self.look_ups.answer(name).await?;
+    pub async fn look_up(&self, name: &TopicName, turn: Turn) -> Answer {
+        let answer = self.look_ups.answer(name, turn).await?;
         let unsettled = read(&self.present).get(name).and_then(|present| present.unsettled.clone());
         if let Some(unsettled) = unsettled {
             let settled = unsettled.notified();
@@ -176,7 +176,7 @@ impl Topics {
 
     /// As [`Topics::look_up`], where a broker is to make the topic if it does not exist.
     pub async fn look_up_or_make(&self, name: &TopicName) -> Answer {
-        self.to_make.answer(name).await
+        self.to_make.answer(name, Turn::First).await
     }
 
     /// Forgets the topic, because what is known of it turned out to be wrong.
@@ -377,7 +377,11 @@ mod tests {
     async fn those_who_ask_together_share_one_look_up() {
         let (topics, script, _supervisor) = topics(has(3));
         let t = name("t");
-        let (a, b, c) = tokio::join!(topics.look_up(&t), topics.look_up(&t), topics.look_up(&t));
+        let (a, b, c) = tokio::join!(
+            topics.look_up(&t, Turn::First),
+            topics.look_up(&t, Turn::First),
+            topics.look_up(&t, Turn::First)
+        );
         assert_eq!([a, b, c].map(|answer| answer.unwrap().partitions), [3; 3]);
         assert_eq!(script.questions(), 1);
         assert_eq!(topics.known(&t).unwrap().unwrap().partitions, 3);
@@ -387,21 +391,21 @@ mod tests {
     async fn a_missing_topic_is_known_as_absent_for_a_while_and_found_once_it_is_made() {
         let t = name("t");
         let (topics, script, _supervisor) = topics(Err(Error::UnknownTopic(t.clone())));
-        assert!(topics.look_up(&t).await.is_err());
+        assert!(topics.look_up(&t, Turn::First).await.is_err());
         assert_eq!(topics.known(&t), Some(Err(Error::UnknownTopic(t.clone()))));
         tokio::time::sleep(ABSENT_FOR + Duration::from_millis(10)).await;
         assert_eq!(topics.known(&t), None);
         *script.answer.lock().unwrap() = has(1);
-        assert_eq!(topics.look_up(&t).await.unwrap().partitions, 1);
+        assert_eq!(topics.look_up(&t, Turn::First).await.unwrap().partitions, 1);
     }
 
     #[tokio::test]
     async fn an_unanswered_look_up_says_nothing_about_the_topic() {
         let (topics, script, _supervisor) = topics(has(2));
         let t = name("t");
-        topics.look_up(&t).await.unwrap();
+        topics.look_up(&t, Turn::First).await.unwrap();
         *script.answer.lock().unwrap() = Err(down());
-        assert_eq!(topics.look_up(&t).await, Err(down()));
+        assert_eq!(topics.look_up(&t, Turn::First).await, Err(down()));
         assert_eq!(topics.known(&t).unwrap().unwrap().partitions, 2);
     }
 
@@ -409,7 +413,7 @@ mod tests {
     async fn however_many_names_wait_each_question_takes_as_many_as_it_may() {
         let (topics, script, _supervisor) = topics(has(1));
         let names: Vec<_> = (0..2 * AT_ONCE + 10).map(|n| name(&format!("t{n}"))).collect();
-        let answers = join_all(names.iter().map(|name| topics.look_up(name))).await;
+        let answers = join_all(names.iter().map(|name| topics.look_up(name, Turn::First))).await;
         assert!(answers.iter().all(Result::is_ok));
         assert!(script.questions() < 20, "{:?}", script.asked.lock().unwrap());
         assert!(names.iter().all(|name| topics.known(name).unwrap().is_ok()));
@@ -419,7 +423,7 @@ mod tests {
     async fn used_topics_are_asked_about_again_many_at_once() {
         let (topics, script, _supervisor) = topics(has(1));
         let names: Vec<_> = (0..AT_ONCE).map(|n| name(&format!("t{n}"))).collect();
-        join_all(names.iter().map(|name| topics.look_up(name))).await;
+        join_all(names.iter().map(|name| topics.look_up(name, Turn::First))).await;
         let long_ago = Instant::now().checked_sub(REFRESH_EVERY).unwrap();
         let before = script.questions();
         for (number, present) in write(&topics.present).values_mut().enumerate() {
@@ -437,7 +441,7 @@ mod tests {
     async fn only_who_wants_a_topic_made_has_it_made() {
         let t = name("t");
         let (topics, script, _supervisor) = topics(Err(Error::UnknownTopic(t.clone())));
-        assert_eq!(topics.look_up(&t).await, Err(Error::UnknownTopic(t.clone())));
+        assert_eq!(topics.look_up(&t, Turn::First).await, Err(Error::UnknownTopic(t.clone())));
         assert_eq!(script.made.load(Relaxed), 0);
         assert_eq!(topics.look_up_or_make(&t).await.unwrap().partitions, 1);
         assert_eq!(topics.known(&t).unwrap().unwrap().partitions, 1);
@@ -458,7 +462,7 @@ mod tests {
     async fn the_configuration_outlives_a_refresh() {
         let (topics, _script, _supervisor) = topics(has(2));
         let t = name("t");
-        topics.look_up(&t).await.unwrap();
+        topics.look_up(&t, Turn::First).await.unwrap();
         let config = TopicConfig {
             max_message_bytes: 10,
             compacted: true,
@@ -466,7 +470,7 @@ mod tests {
             timestamp_after_max_ms: i64::MAX,
         };
         topics.set_config(&t, Some(config.clone()));
-        topics.look_up(&t).await.unwrap();
+        topics.look_up(&t, Turn::First).await.unwrap();
         assert_eq!(topics.known(&t).unwrap().unwrap().config.as_ref(), Some(&config));
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Config,
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
-    produce::{Batching, Error, Outgoing, Producer, Record, Topic, TopicLookup, TopicName},
+    produce::{Batching, Error, Outgoing, Producer, Record, Topic, TopicLookup, TopicName, Turn},
     telemetry::metrics::Metrics,
 };
 use std::{
@@ -152,11 +152,11 @@ impl Producer for KafkaProducer {
         known.filter(|known| !(self.auto_create_topics && matches!(known, Err(Error::UnknownTopic(_)))))
     }
 
-    fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
+    fn look_up_topic<'a>(&'a self, name: &'a TopicName, turn: Turn) -> TopicLookup<'a> {
         Box::pin(async move {
             let give_up = Instant::now() + AUTO_CREATE_TIMEOUT;
             loop {
-                let answer = match self.topics.look_up(name).await {
+                let answer = match self.topics.look_up(name, turn).await {
                     Err(Error::UnknownTopic(_)) if self.auto_create_topics => {
                         self.topics.look_up_or_make(name).await
                     }

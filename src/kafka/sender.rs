@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     lifecycle::supervisor::Alarm,
-    produce::{Error, Found, Outgoing, Record, Topic, TopicName},
+    produce::{Error, Found, Outgoing, Record, Topic, TopicName, Turn},
 };
 use arc_swap::ArcSwap;
 use rdkafka::{ClientConfig, producer::Producer as _, types::RDKafkaErrorCode as Code};
@@ -237,7 +237,7 @@ impl Sender {
             Ok(found) if !is_late => found.clone(),
             _ => return outgoing.report(Err(partitions_changed()), Instant::now()),
         };
-        match self.parts.topics.look_up(&found.topic.name).await {
+        match self.parts.topics.look_up(&found.topic.name, Turn::First).await {
             Ok(topic) => {
                 let record = outgoing.record().clone();
                 let partition = self.partition(&record, &topic, Instant::now());

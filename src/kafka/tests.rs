@@ -7,7 +7,7 @@ use crate::{
     lifecycle::{readiness::Readiness, supervisor::Supervisor},
     produce::{
         Admitted, Arrival, AutomaticHeaders, Budget, Delivery, Header, Outcome, Pipeline, Producer as _,
-        Record, Settings, Submission, TopicName, Verdict,
+        Record, Settings, Submission, TopicName, Turn, Verdict,
     },
     telemetry::metrics::Metrics,
 };
@@ -226,7 +226,7 @@ async fn a_topic_that_is_not_there_is_told_from_one_that_cannot_be_asked_for() {
     let present = TopicName::parse(TOPIC).unwrap();
     assert_eq!(service.producer.known_topic(&present).unwrap().unwrap().partitions, 1);
     let absent = TopicName::parse("nowhere").unwrap();
-    let answer = service.producer.look_up_topic(&absent).await;
+    let answer = service.producer.look_up_topic(&absent, Turn::First).await;
     assert_eq!(answer.unwrap_err().tag(), "unknown_topic");
     assert!(service.producer.known_topic(&absent).unwrap().is_err());
 }

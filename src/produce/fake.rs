@@ -3,7 +3,7 @@
 use super::{
     Ack, Attempted, AutomaticHeaders, Batching, Error, InstanceId, Outgoing, Producer, ReceiptId,
     ReceiptState, Record, Report, Sequence, Spool, SpoolFuture, Topic, TopicConfig, TopicLookup, TopicName,
-    Written,
+    Turn, Written,
 };
 use bytes::Bytes;
 use std::{
@@ -138,7 +138,7 @@ impl Producer for FakeProducer {
         self.topics.lock().unwrap().get(name).cloned().map(Ok)
     }
 
-    fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a> {
+    fn look_up_topic<'a>(&'a self, name: &'a TopicName, _: Turn) -> TopicLookup<'a> {
         Box::pin(self.look_up(name))
     }
 

@@ -27,7 +27,7 @@ pub use delivery::{Ack, Admitted, Delivery, Listener, Outgoing, Report, Written}
 pub use duration::{InvalidDuration, duration_text, parse_duration};
 pub use error::{Error, Outcome};
 pub use pipeline::{Accepted, Arrival, Pipeline, Settings, Verdict};
-pub use producer::{Batching, Producer, TopicLookup};
+pub use producer::{Batching, Producer, TopicLookup, Turn};
 pub use receipt::{InstanceId, InvalidInstanceId, Receipt, ReceiptId, Sequence};
 pub use record::{AutomaticHeaders, Header, Record, RecordReceipt, TraceId};
 pub use size::{BATCH_OVERHEAD, batch_size, record_size};

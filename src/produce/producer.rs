@@ -11,6 +11,15 @@ pub enum Batching {
     Alone,
 }
 
+/// When a topic is asked for that is not known yet, beside those of other requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// One of the few first of its request.
+    First,
+    /// One of many of its request: after the first ones of all.
+    Later,
+}
+
 /// What Kafka says of a topic, in a while.
 pub type TopicLookup<'a> = Pin<Box<dyn Future<Output = Result<Arc<Topic>, Error>> + Send + 'a>>;
 
@@ -28,7 +37,7 @@ pub trait Producer: Send + Sync {
     fn known_topic(&self, name: &TopicName) -> Option<Result<Arc<Topic>, Error>>;
 
     /// Asks Kafka. An error that is not [`Error::UnknownTopic`] says nothing about the topic's existence.
-    fn look_up_topic<'a>(&'a self, name: &'a TopicName) -> TopicLookup<'a>;
+    fn look_up_topic<'a>(&'a self, name: &'a TopicName, turn: Turn) -> TopicLookup<'a>;
 
     /// The partition that the record goes to: the sender's choice, or that of its key, or for a record without one any
     /// that takes records as of `now`.

@@ -124,6 +124,28 @@ async fn a_flood_of_names_without_a_topic_keeps_no_topic_out() {
 }
 
 #[tokio::test]
+async fn many_requests_with_many_names_without_a_topic_keep_no_topic_out() {
+    let kafka = kafka_or_skip!();
+    let topics = names("wanted", 12);
+    kafka.create_topics(&topics).await;
+    let service = Service::on(kafka, &[]).await;
+    let (client, is_over) = (service.client(), AtomicBool::new(false));
+    let flood = async || {
+        while !is_over.load(Relaxed) {
+            post_batch(&client, &names("flood", 300)).await;
+        }
+    };
+    let wanted = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for topic in &topics {
+            client.post("/produce", record(topic).to_string()).await.written();
+        }
+        is_over.store(true, Relaxed);
+    };
+    tokio::join!(wanted, join_all((0..150).map(|_| flood())));
+}
+
+#[tokio::test]
 async fn while_a_broker_is_down_another_one_tells_of_topics() {
     for (down, up) in [(1, 2), (2, 1)] {
         let mock = Mock::start(2);

@@ -2,27 +2,47 @@
 
 use super::Pipeline;
 use crate::produce::{
-    Error, Topic, TopicName,
+    Error, Topic, TopicName, Turn,
     submission::{AskedTopic, Found, Records, Submission, distinct_topics},
 };
 use futures_util::{StreamExt, stream};
 use smallvec::smallvec;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::time::{Instant, timeout_at};
 
 /// How long a topic's partition count is believed when a record asks for one beyond it.
 const PARTITIONS_HOLD_FOR: Duration = Duration::from_secs(2);
 /// Topics that one request asks for at once: the others of a large one wait here, and not where those of all requests do.
 const ASKED_AT_ONCE: usize = 100;
+/// Topics of one request that are asked for before those of which others have many.
+const ASKED_FIRST: usize = 4;
+
+/// Counts the topics that a request asks for.
+#[derive(Default)]
+struct Turns(AtomicUsize);
+
+impl Turns {
+    fn next(&self) -> Turn {
+        if self.0.fetch_add(1, Relaxed) < ASKED_FIRST { Turn::First } else { Turn::Later }
+    }
+}
 
 impl Pipeline {
     /// The records with their topics, the unknown ones looked up side by side within the deadline.
     pub(super) async fn find_topics(&self, records: Records, deadline: Instant) -> Submission {
         let (asked, topic_of) = distinct_topics(&records);
+        let turns = Turns::default();
         let found = match asked.as_slice() {
-            [one] => smallvec![self.find_topic(one, deadline).await],
+            [one] => smallvec![self.find_topic(one, &turns, deadline).await],
             many => {
-                let found: Vec<_> = many.iter().map(|asked| self.find_topic(asked, deadline)).collect();
+                let found: Vec<_> =
+                    many.iter().map(|asked| self.find_topic(asked, &turns, deadline)).collect();
                 stream::iter(found).buffered(ASKED_AT_ONCE).collect::<Vec<_>>().await.into()
             }
         };
@@ -42,8 +62,13 @@ impl Pipeline {
         Submission::new(records, found, topic_of)
     }
 
-    async fn find_topic(&self, asked: &AskedTopic<'_>, deadline: Instant) -> Result<Found, Error> {
-        let topic = self.known_or_looked_up(asked.name, asked.highest_partition, deadline).await?;
+    async fn find_topic(
+        &self,
+        asked: &AskedTopic<'_>,
+        turns: &Turns,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
+        let topic = self.known_or_looked_up(asked.name, asked.highest_partition, turns, deadline).await?;
         Ok(Found { topic, metrics: self.metrics.topic(asked.name.as_str()) })
     }
 
@@ -51,6 +76,7 @@ impl Pipeline {
         &self,
         name: &TopicName,
         highest_partition: i32,
+        turns: &Turns,
         deadline: Instant,
     ) -> Result<Arc<Topic>, Error> {
         let known = match self.producer.known_topic(name) {
@@ -64,7 +90,8 @@ impl Pipeline {
             Some(known) => return known,
             None => None,
         };
-        let answer = timeout_at(deadline, self.producer.look_up_topic(name)).await.unwrap_or_else(|_| {
+        let look_up = self.producer.look_up_topic(name, turns.next());
+        let answer = timeout_at(deadline, look_up).await.unwrap_or_else(|_| {
             Err(Error::BrokerUnavailable { reason: format!("no answer about topic '{name}' in time") })
         });
         match (answer, known) {

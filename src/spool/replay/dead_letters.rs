@@ -4,7 +4,7 @@ use super::{Parts, check, refusals::Refusal};
 use crate::{
     produce::{
         Admitted, Batching, Budget, DeadLetterTopic, Delivery, Error, Found, Header, Producer, Receipt,
-        Record, Report, Sequence, Submission,
+        Record, Report, Sequence, Submission, Turn,
     },
     spool::{Chunk, Store},
     telemetry::metrics::Metrics,
@@ -105,7 +105,7 @@ impl DeadLetters {
         let (name, timestamp) = (letter.topic.clone(), letter.timestamp);
         let topic = match self.producer.known_topic(&name) {
             Some(known) => known,
-            None => self.producer.look_up_topic(&name).await,
+            None => self.producer.look_up_topic(&name, Turn::First).await,
         }?;
         let reserved = check(&letter, &topic, self.max_record_bytes)?;
         self.budget.reserve_records(reserved, 1);

@@ -2,7 +2,7 @@
 
 use super::{Replay, troubles::Way};
 use crate::{
-    produce::{Error, Topic, TopicName},
+    produce::{Error, Topic, TopicName, Turn},
     telemetry::silence::Silence,
 };
 use std::{
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Topics that are asked for at once. Requests have theirs asked for beside, in the same queue.
+/// Topics that are asked for at once. Requests have the first ones of theirs asked for in the same queue.
 const AT_ONCE: usize = 100;
 /// How soon it is tried again where too many are being asked for.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -55,7 +55,7 @@ impl Replay {
             let Some(name) = self.troubles.next_to_ask() else { return };
             let producer = Arc::clone(&self.parts.producer);
             self.look_ups.push(Box::pin(async move {
-                let answer = producer.look_up_topic(&name).await;
+                let answer = producer.look_up_topic(&name, Turn::First).await;
                 (name, answer)
             }));
         }
