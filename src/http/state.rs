@@ -42,7 +42,7 @@ pub struct AppState(Arc<Inner>);
 struct Inner {
     parts: Parts,
     topic_faults: TopicFaults,
-    underway: Underway,
+    underway: Arc<Underway>,
     aside: Aside,
     answers: Arc<Answers>,
 }
@@ -58,9 +58,9 @@ impl Deref for AppState {
 impl AppState {
     /// Takes what the composition root has built.
     pub fn new(parts: Parts) -> Self {
-        let limit = parts.pipeline.budget().limit();
-        let (underway, aside) = (Underway::new(limit), Aside::default());
-        let answers = Answers::new(limit, Arc::clone(&parts.metrics));
+        let budget = parts.pipeline.budget();
+        let underway = Arc::new(Underway::new(Arc::clone(budget), parts.limits.max_body_bytes));
+        let (aside, answers) = (Aside::default(), Answers::new(budget.limit(), Arc::clone(&parts.metrics)));
         Self(Arc::new(Inner { parts, topic_faults: TopicFaults::default(), underway, aside, answers }))
     }
 
@@ -70,7 +70,7 @@ impl AppState {
     }
 
     /// The bodies that are still coming.
-    pub fn underway(&self) -> &Underway {
+    pub fn underway(&self) -> &Arc<Underway> {
         &self.0.underway
     }
 

@@ -92,6 +92,11 @@ impl Budget {
         if bytes > SMALL { self.limit - self.limit / 8 } else { self.limit }
     }
 
+    /// Bytes that are lacking for `more` of something that has `bytes` with them; 0 where there is room now.
+    pub fn missing(&self, more: usize, bytes: usize) -> usize {
+        self.used().saturating_add(more).saturating_sub(self.limit_for(bytes))
+    }
+
     /// Reserves `more` bytes for something that has `bytes` with them.
     fn reserve(&self, more: usize, bytes: usize) -> bool {
         let limit = self.limit_for(bytes);

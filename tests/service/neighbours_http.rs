@@ -68,6 +68,35 @@ async fn large_bodies_that_stall_refuse_nobody_and_give_way() {
 }
 
 #[tokio::test]
+async fn large_bodies_that_trickle_leave_room_to_small_ones_whose_head_comes_alone() {
+    let service = embedded(&[]).await;
+    let mut trickled = Vec::new();
+    for _ in 0..8 {
+        let mut connection = RawConnection::open(service.address()).await;
+        connection.send(head(LARGEST_BODY)).await;
+        trickled.push(connection);
+    }
+    for _ in 0..10 {
+        for connection in &mut trickled {
+            // faster than the rate at which one gives way
+            let _ = connection.try_send(vec![b' '; 30_000]).await;
+        }
+        let mut connection = RawConnection::open(service.address()).await;
+        let body = format!("[{RECORD}]");
+        connection.send(head(body.len())).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        connection.send(body).await;
+        let answer = connection.read_until("}]}", Duration::from_secs(30)).await;
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    }
+    // a large one that comes at once is not kept out either
+    let client = service.client();
+    let body = format!("[{RECORD}]{}", " ".repeat(LARGEST_BODY - 200));
+    assert_eq!(client.post("/produce/batch", body).await.status, 202);
+    writes(&service, &client).await;
+}
+
+#[tokio::test]
 async fn kept_connections_give_way_to_new_clients_once_they_have_idled_for_five_seconds() {
     let service = embedded(&[("MAX_CONNECTIONS", "20")]).await;
     let mut kept = Vec::new();

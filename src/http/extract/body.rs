@@ -23,18 +23,13 @@ use futures_util::FutureExt;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// A body may be slow for this long, then it must have come at [`MIN_BYTES_PER_SECOND`] on average.
 const GRACE: Duration = Duration::from_secs(5);
 const MIN_BYTES_PER_SECOND: u64 = 1024;
 /// A declared length is believed up to here when the buffer is made; the rest has to arrive first.
 const MAX_FIRST_BUFFER: usize = 1 << 20;
-
-/// Where bodies that come fast have all the room, one more looks for room again after this time, and so often. The
-/// time in all is longer than a body may stall where room is short.
-const ROOM_PAUSE: Duration = Duration::from_millis(50);
-const ROOM_TRIES: usize = 40;
 
 /// A part of a body, an error, or its end.
 type Frame = Option<Result<hyper::body::Frame<Bytes>, axum::Error>>;
@@ -106,7 +101,7 @@ async fn read(
         return Ok((media_type, ReadBody { bytes, prefer, _permit: permit }));
     };
     let limit = state.body_limit();
-    let decoded = encoding::decode(encoding, &bytes, limit, state.budget(), state.aside()).await;
+    let decoded = encoding::decode(encoding, &bytes, limit, state.underway(), state.aside()).await;
     let (bytes, permit) = decoded.map_err(IntoResponse::into_response)?;
     Ok((media_type, ReadBody { bytes, prefer, _permit: permit }))
 }
@@ -129,9 +124,7 @@ fn check(headers: &HeaderMap, body: &Body, state: &AppState) -> Result<Checked, 
     if declared > limit {
         return Err(ApiError::BodyTooLarge { limit });
     }
-    let budget = state.budget();
-    let fits = || budget.used().saturating_add(declared.max(1)) <= budget.limit_for(declared);
-    if !state.underway().give_way_until(fits) {
+    if !state.underway().has_room_for(declared) {
         return Err(overloaded(state));
     }
     Ok(Checked { media_type, encoding, prefer })
@@ -209,20 +202,11 @@ enum Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    /// For a body that has to be awaited. It waits for room with its first bytes, if few wait so.
+    /// For a body that has to be awaited.
     async fn underway(self, declared: usize, state: &'a AppState) -> Result<Self, Interrupted> {
-        let Self::Own(mut permit) = self else { return Ok(self) };
-        for _ in 0..ROOM_TRIES {
-            permit = match state.underway().enter(permit, declared) {
-                Ok(place) => return Ok(Self::Underway(place)),
-                Err(permit) => permit,
-            };
-            if state.budget().used() > state.budget().limit() / 4 * 3 {
-                break;
-            }
-            sleep(ROOM_PAUSE).await;
-        }
-        Err(interrupted(underway::Refused::Full, state))
+        let Self::Own(permit) = self else { return Ok(self) };
+        let entered = state.underway().enter(permit, declared).await;
+        entered.map(Self::Underway).map_err(|refused| interrupted(refused, state))
     }
 
     /// The next frame, before `due` and unless others need the room.
@@ -237,26 +221,15 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Reserves `more` bytes. Those that come fast are kept waiting for a while, which slows their clients down; for
-    /// what is small and complete there is room, or there is none.
+    /// Reserves `more` bytes: for what is complete there is room, or there is none.
     async fn grow(&mut self, more: usize, state: &AppState) -> Result<(), Interrupted> {
-        let place = match self {
+        let grown = match self {
             Self::Own(permit) => {
-                let fits = state.underway().give_way_until(|| permit.grow(more));
-                return if fits { Ok(()) } else { Err(interrupted(underway::Refused::Full, state)) };
+                state.underway().grow(permit, more).then_some(()).ok_or(underway::Refused::Full)
             }
-            Self::Underway(place) => place,
+            Self::Underway(place) => place.grow(more).await,
         };
-        let mut tries = 0;
-        loop {
-            match place.grow(more) {
-                Ok(()) => return Ok(()),
-                Err(underway::Refused::Full) if tries < ROOM_TRIES => tries += 1,
-                Err(refused) => return Err(interrupted(refused, state)),
-            }
-            sleep(ROOM_PAUSE).await;
-            place.held_up();
-        }
+        grown.map_err(|refused| interrupted(refused, state))
     }
 }
 

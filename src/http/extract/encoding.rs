@@ -1,8 +1,9 @@
 //! `Content-Encoding`: gzip and deflate, unpacked within the same limit as a plain body.
 
+use super::Underway;
 use crate::{
     http::{ApiError, aside::Aside},
-    produce::{self, Budget, Permit},
+    produce::{self, Permit},
 };
 use bytes::Bytes;
 use flate2::bufread::{GzDecoder, ZlibDecoder};
@@ -48,28 +49,28 @@ pub async fn decode(
     encoding: Encoding,
     packed: &Bytes,
     limit: usize,
-    budget: &Arc<Budget>,
+    underway: &Arc<Underway>,
     aside: &Aside,
 ) -> Result<(Bytes, Permit), ApiError> {
     if packed.len() < LARGE {
         // a small one that turns out to be large begins anew
-        match unpack(encoding, packed, limit.min(LARGE), budget) {
+        match unpack(encoding, packed, limit.min(LARGE), underway) {
             Err(ApiError::BodyTooLarge { limit: tried }) if tried < limit => {}
             unpacked => return unpacked,
         }
     }
-    let (packed, budget) = (packed.clone(), Arc::clone(budget));
-    aside.run(move || unpack(encoding, &packed, limit, &budget)).await?
+    let (packed, underway) = (packed.clone(), Arc::clone(underway));
+    aside.run(move || unpack(encoding, &packed, limit, &underway)).await?
 }
 
 fn unpack(
     encoding: Encoding,
     packed: &[u8],
     limit: usize,
-    budget: &Arc<Budget>,
+    underway: &Underway,
 ) -> Result<(Bytes, Permit), ApiError> {
     let packed = Packed { rest: Cell::new(packed), taken: Cell::new(0), may_take: Cell::new(2 * STEP) };
-    let mut unpacked = Unpacked { bytes: Vec::new(), permit: budget.permit(), limit, budget };
+    let mut unpacked = Unpacked { bytes: Vec::new(), permit: underway.permit(), limit, underway };
     match encoding {
         Encoding::Gzip => {
             let mut members = 0;
@@ -96,7 +97,7 @@ struct Unpacked<'a> {
     bytes: Vec<u8>,
     permit: Permit,
     limit: usize,
-    budget: &'a Budget,
+    underway: &'a Underway,
 }
 
 impl Unpacked<'_> {
@@ -112,8 +113,9 @@ impl Unpacked<'_> {
             if self.bytes.len() > self.limit {
                 return Err(ApiError::BodyTooLarge { limit: self.limit });
             }
-            if !self.permit.grow(step) {
-                let (used, limit) = (self.budget.used(), self.budget.limit());
+            if !self.underway.grow(&mut self.permit, step) {
+                let budget = self.underway.budget();
+                let (used, limit) = (budget.used(), budget.limit());
                 return Err(produce::Error::Overloaded { used, limit }.into());
             }
         }
@@ -165,6 +167,7 @@ fn unsupported() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::produce::Budget;
     use flate2::{
         Compression,
         write::{GzEncoder, ZlibEncoder},
@@ -185,9 +188,13 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn underway(budget: &Arc<Budget>) -> Arc<Underway> {
+        Arc::new(Underway::new(Arc::clone(budget), 1 << 20))
+    }
+
     async fn decoded(encoding: Encoding, packed: &[u8]) -> Result<(Bytes, Permit), &'static str> {
-        let (packed, budget) = (Bytes::copy_from_slice(packed), Budget::new(2 << 20));
-        decode(encoding, &packed, 1 << 20, &budget, &Aside::default()).await.map_err(|error| error.tag())
+        let (packed, underway) = (Bytes::copy_from_slice(packed), underway(&Budget::new(2 << 20)));
+        decode(encoding, &packed, 1 << 20, &underway, &Aside::default()).await.map_err(|error| error.tag())
     }
 
     #[tokio::test]
@@ -196,6 +203,26 @@ mod tests {
         let (bytes, permit) = decoded(Encoding::Gzip, &gzip(&plain)).await.unwrap();
         assert_eq!((bytes.len(), permit.bytes()), (plain.len(), plain.len()));
         assert_eq!(decoded(Encoding::Deflate, &zlib(&plain)).await.unwrap().0, plain);
+    }
+
+    #[tokio::test]
+    async fn slow_bodies_give_way_to_what_is_unpacked_as_to_what_comes_plain() {
+        let budget = Budget::new(1 << 20);
+        let underway = underway(&budget);
+        let mut slow = budget.permit();
+        assert!(slow.grow(500_000));
+        let slow = underway.enter(slow, 500_001).await.unwrap();
+        let mut rest = budget.permit();
+        assert!(rest.grow((1 << 20) / 8 * 7 - 500_000));
+        let packed = Bytes::from(gzip(&vec![b'x'; 200_000]));
+        let unpacked = async || {
+            let unpacked = decode(Encoding::Gzip, &packed, 1 << 20, &underway, &Aside::default()).await;
+            unpacked.map(|(bytes, _)| bytes.len()).map_err(|error| error.tag())
+        };
+        assert_eq!(unpacked().await, Err("overloaded"), "it is not slow yet");
+        tokio::time::sleep(super::super::PATIENCE).await;
+        assert_eq!(unpacked().await, Ok(200_000));
+        assert!(slow.leave().is_err());
     }
 
     #[tokio::test]
@@ -247,7 +274,8 @@ mod tests {
         for empty in EMPTY_BLOCKS {
             // the header of zlib, blocks without end, and no checksum: which fault is found shows how far it was read
             let packed = [&[0x78, 1][..], &empty.repeat(100_000)].concat();
-            let error = unpack(Encoding::Deflate, &packed, 1 << 20, &Budget::new(1 << 20)).unwrap_err();
+            let error =
+                unpack(Encoding::Deflate, &packed, 1 << 20, &underway(&Budget::new(1 << 20))).unwrap_err();
             assert!(error.to_string().contains("twice as large as what it holds"), "{error}");
         }
     }
@@ -275,9 +303,10 @@ mod tests {
                 Err(error) => Err(error.to_string()),
             };
             let budget = Budget::new(1 << 20);
-            let on_the_spot = text(unpack(encoding, &packed, limit, &budget));
+            let underway = underway(&budget);
+            let on_the_spot = text(unpack(encoding, &packed, limit, &underway));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let decoded = runtime.block_on(decode(encoding, &packed, limit, &budget, &Aside::default()));
+            let decoded = runtime.block_on(decode(encoding, &packed, limit, &underway, &Aside::default()));
             prop_assert_eq!(text(decoded), on_the_spot);
             prop_assert_eq!(budget.used(), 0);
         }
