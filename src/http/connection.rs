@@ -14,7 +14,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU8, AtomicU64,
+            AtomicBool, AtomicU8, AtomicU64,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
@@ -26,6 +26,9 @@ use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep, sleep_until},
 };
+
+/// How long a head may take on a connection of the reserve: others may wait for it.
+const RESERVE_HEAD: Duration = Duration::from_secs(1);
 
 /// How long the client may take to close its side.
 const LINGER: Duration = Duration::from_secs(1);
@@ -47,8 +50,10 @@ pub struct Timeouts {
 pub struct Phase {
     at: AtomicU8,
     born: std::time::Instant,
-    /// When the last answer was written, in milliseconds after the birth.
-    idle_since: AtomicU64,
+    /// When it came to be idle, to await a head or to linger, in milliseconds after the birth.
+    since: AtomicU64,
+    /// Others may wait for its place.
+    in_reserve: AtomicBool,
     /// Of the task that awaits the next request.
     reader: AtomicWaker,
 }
@@ -58,7 +63,8 @@ impl Default for Phase {
         Self {
             at: AtomicU8::new(Self::HEAD),
             born: std::time::Instant::now(),
-            idle_since: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            in_reserve: AtomicBool::new(false),
             reader: AtomicWaker::new(),
         }
     }
@@ -75,6 +81,12 @@ impl Phase {
     const IDLE: u8 = 3;
     /// As idle, and to be closed unless something has come.
     const CLOSING: u8 = 4;
+    /// As awaiting a head, and to be closed unless all of it has come.
+    const HEAD_CLOSING: u8 = 5;
+    /// The client is to close its side.
+    const LINGERING: u8 = 6;
+    /// As lingering, and to be closed at once.
+    const LINGERED: u8 = 7;
 
     pub fn request(&self) {
         self.at.store(Self::REQUEST, Relaxed);
@@ -84,19 +96,57 @@ impl Phase {
         self.at.store(Self::ANSWERED, Relaxed);
     }
 
-    /// Since when nothing has come; none where something is under way.
-    pub fn idle_since(&self) -> Option<std::time::Instant> {
-        let since = || self.born + Duration::from_millis(self.idle_since.load(Relaxed));
-        (self.at.load(Relaxed) == Self::IDLE).then(since)
+    pub fn enter_reserve(&self) {
+        self.in_reserve.store(true, Relaxed);
     }
 
-    /// Closes the connection where nothing has come by now; what comes at this moment is served still.
-    pub fn close_if_idle(&self) -> bool {
-        let closes = self.at.compare_exchange(Self::IDLE, Self::CLOSING, AcqRel, Relaxed).is_ok();
-        if closes {
-            self.reader.wake();
-        }
-        closes
+    pub fn leave_reserve(&self) {
+        self.in_reserve.store(false, Relaxed);
+    }
+
+    pub fn is_in_reserve(&self) -> bool {
+        self.in_reserve.load(Relaxed)
+    }
+
+    /// Since when nothing has come; none where something is under way.
+    pub fn idle_since(&self) -> Option<std::time::Instant> {
+        self.since(Self::IDLE)
+    }
+
+    /// Since when a head is awaited: from the connection's start, or from its first byte.
+    pub fn head_since(&self) -> Option<std::time::Instant> {
+        self.since(Self::HEAD)
+    }
+
+    /// Since when the client is to close its side.
+    pub fn lingers_since(&self) -> Option<std::time::Instant> {
+        self.since(Self::LINGERING)
+    }
+
+    fn since(&self, at: u8) -> Option<std::time::Instant> {
+        let since = || self.born + Duration::from_millis(self.since.load(Relaxed));
+        (self.at.load(Acquire) == at).then(since)
+    }
+
+    /// Closes the connection where no request is on it; what comes at this moment is served still. Why, if this cut
+    /// something off.
+    pub fn close(&self) -> Option<&'static str> {
+        let tell = |from, to| self.at.compare_exchange(from, to, AcqRel, Relaxed).is_ok();
+        let reason = if tell(Self::IDLE, Self::CLOSING) {
+            Some("idle")
+        } else if tell(Self::HEAD, Self::HEAD_CLOSING) {
+            Some("head")
+        } else {
+            tell(Self::LINGERING, Self::LINGERED);
+            None
+        };
+        self.reader.wake();
+        reason
+    }
+
+    /// It was told to close, and has not yet.
+    pub fn is_told(&self) -> bool {
+        matches!(self.at.load(Acquire), Self::CLOSING | Self::HEAD_CLOSING | Self::LINGERED)
     }
 
     fn is_head(&self) -> bool {
@@ -107,13 +157,15 @@ impl Phase {
         self.at.load(Relaxed) == Self::IDLE
     }
 
-    fn is_closing(&self) -> bool {
-        self.at.load(Acquire) == Self::CLOSING
+    fn comes_to(&self, at: u8, now: std::time::Instant) {
+        let millis = now.saturating_duration_since(self.born).as_millis();
+        self.since.store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
+        self.at.store(at, Release);
     }
 
     fn bytes_read(&self) {
         if matches!(self.at.load(Relaxed), Self::IDLE | Self::CLOSING) {
-            self.at.store(Self::HEAD, Relaxed);
+            self.comes_to(Self::HEAD, std::time::Instant::now());
         }
     }
 
@@ -121,16 +173,14 @@ impl Phase {
     fn flushed(&self, now: Instant) -> bool {
         let answered = self.at.load(Relaxed) == Self::ANSWERED;
         if answered {
-            let millis = now.into_std().saturating_duration_since(self.born).as_millis();
-            self.idle_since.store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
-            self.at.store(Self::IDLE, Release);
+            self.comes_to(Self::IDLE, now.into_std());
         }
         answered
     }
 
     /// No request is with the service, and no answer of the service is on its way.
     fn is_between_requests(&self) -> bool {
-        matches!(self.at.load(Relaxed), Self::HEAD | Self::IDLE | Self::CLOSING)
+        matches!(self.at.load(Relaxed), Self::HEAD | Self::IDLE | Self::CLOSING | Self::HEAD_CLOSING)
     }
 }
 
@@ -175,19 +225,19 @@ impl Connection {
 
     /// Nothing has come: fine, unless it has been awaited for too long.
     fn poll_read_due(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.phase.is_head() {
-            let due = self.head_due.get_or_insert_with(|| Box::pin(sleep(self.timeouts.head)));
-            return due.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
-        }
-        self.head_due = None;
-        if !self.phase.is_idle() && !self.phase.is_closing() {
-            return Poll::Pending;
-        }
         self.phase.reader.register(cx.waker());
-        if self.phase.is_closing() {
+        if self.phase.is_told() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        self.poll_idle_due(cx)
+        if self.phase.is_head() {
+            let limit = self.timeouts.head;
+            let limit = if self.phase.is_in_reserve() { limit.min(RESERVE_HEAD) } else { limit };
+            let due = self.head_due.get_or_insert_with(|| Box::pin(sleep(limit)));
+            ready!(due.as_mut().poll(cx));
+            return Poll::Ready(Err(self.timed_out("head_timeout")));
+        }
+        self.head_due = None;
+        if self.phase.is_idle() { self.poll_idle_due(cx) } else { Poll::Pending }
     }
 
     fn poll_idle_due(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -195,11 +245,16 @@ impl Connection {
         let due = self.idle_due.get_or_insert_with(|| Box::pin(sleep_until(end)));
         while due.as_mut().poll(cx).is_ready() {
             if due.deadline() >= end {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                return Poll::Ready(Err(self.timed_out("idle_timeout")));
             }
             due.as_mut().reset(end);
         }
         Poll::Pending
+    }
+
+    fn timed_out(&self, reason: &'static str) -> io::Error {
+        self.answers.metrics().connection_closed(reason);
+        io::ErrorKind::TimedOut.into()
     }
 
     /// Whether `bytes` are hyper's own answer to a head that it cannot read.
@@ -323,14 +378,21 @@ impl AsyncWrite for Connection {
         if this.closing.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         }
+        // others wait for the place of one that was told to close, and it has no answer that is not read
+        let told = this.phase.is_told();
+        if !told && this.closing.is_none() {
+            this.phase.comes_to(Phase::LINGERING, std::time::Instant::now());
+        }
+        this.phase.reader.register(cx.waker());
         let closing = this.closing.get_or_insert_with(|| Box::pin(sleep(LINGER)));
         // the timer bounds the loop also where bytes keep coming
         while closing.as_mut().poll(cx).is_pending() {
             let mut scratch = [0; 4096];
             let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
-                Ok(()) | Err(_) => break,
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Pending if !this.phase.is_told() => return Poll::Pending,
+                Poll::Ready(_) | Poll::Pending => break,
             }
         }
         Poll::Ready(Ok(()))

@@ -33,9 +33,6 @@ pub const MAX_HEAD_BYTES: usize = 64 << 10;
 /// first must not be the server, whose close can cross the client's next request.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// How long a head may take on a connection of the reserve: others may wait for it.
-const RESERVE_HEAD: Duration = Duration::from_secs(1);
-
 /// How long a client may take no byte of its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -83,11 +80,6 @@ impl Server {
             let _ = stream.set_nodelay(true);
             let phase = Arc::new(Phase::default());
             let slot = Arc::new(slots.enter(&phase));
-            let timeouts = if slot.is_in_reserve() {
-                Timeouts { head: timeouts.head.min(RESERVE_HEAD), ..timeouts }
-            } else {
-                timeouts
-            };
             let answers = Arc::clone(self.service.answers());
             let connection = Connection::new(stream, Arc::clone(&phase), timeouts, answers);
             let service = in_phases(self.service.clone(), phase, slot);

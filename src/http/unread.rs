@@ -100,6 +100,11 @@ impl Answers {
         Reader { answers: Arc::clone(self), id }
     }
 
+    /// Where connections that end are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Counts a client that took nothing for the longest time that it may.
     pub fn timed_out(&self) {
         self.metrics.connection_closed("write_timeout");

@@ -119,7 +119,35 @@ async fn kept_connections_give_way_to_new_clients_once_they_have_idled_for_five_
     writes(&service, &service.client()).await;
     let metrics = service.client().get("/metrics").await.body;
     assert!(metrics.contains("http_connections_closed_total{reason=\"idle\"}"), "{metrics}");
-    assert!(service.logs().contains("idle connections are closed"), "{}", service.logs());
+    assert!(
+        service.logs().contains("those that are idle or whose head does not come are closed"),
+        "{}",
+        service.logs()
+    );
+}
+
+#[tokio::test]
+async fn heads_that_do_not_come_give_way_to_probes_and_new_clients() {
+    let service = embedded(&[("MAX_CONNECTIONS", "20")]).await;
+    let mut halves = Vec::new();
+    for _ in 0..60 {
+        let mut connection = RawConnection::open(service.address()).await;
+        connection.send("GET / HT").await;
+        halves.push(connection);
+    }
+    let port = service.address().port().to_string();
+    let health = run(&["health"], &[("PORT", &port)]).await;
+    assert!(health.status.success(), "{}", health.output);
+    // one request, and the other in the place that the first one has left or made
+    let is_written = async || {
+        let written = service.client().post("/produce", RECORD).await.status == 202;
+        written.then_some(())
+    };
+    eventually("a new client is served", Duration::from_secs(30), is_written).await;
+    writes(&service, &service.client()).await;
+    let metrics = service.client().get("/metrics").await.body;
+    assert!(metrics.contains("http_connections_closed_total{reason=\"head\"}"), "{metrics}");
+    assert!(service.logs().contains("\"reason\":\"head\""), "{}", service.logs());
 }
 
 /// Records of one batch whose answer needs room.
