@@ -102,7 +102,7 @@ impl Service {
                 let room = answer.extensions_mut().remove::<Arc<Room>>();
                 answer.map(|body| AnswerBody::new(body, room))
             }
-            Some(error) => refuse(error, request).await,
+            Some(error) => refuse(error),
         };
 
         let duration = started.elapsed();
@@ -158,14 +158,10 @@ fn text(id: &HeaderValue) -> &str {
     id.to_str().unwrap_or_default()
 }
 
-/// The last answer of its connection: who is refused before a route is looked for may be anyone.
-async fn refuse<B>(error: ApiError, request: Request<B>) -> Answer
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    let (head, body) = request.into_parts();
-    let answer = extract::refuse(error, &head.headers, axum::body::Body::new(body)).await;
-    extract::closing(answer)
+/// The last answer of its connection: who is refused before a route is looked for may be anyone. The body is not awaited:
+/// the connection throws away what comes while it closes.
+fn refuse(error: ApiError) -> Answer {
+    extract::closing(error.into_response())
         .map(|body| AnswerBody::new(UnsyncBoxBody::new(body.map_err(BoxError::from)), None))
 }
 
@@ -185,6 +181,7 @@ mod tests {
     use super::*;
     use crate::http::testing::{App, request};
     use axum::body::Body;
+    use futures_util::FutureExt;
     use std::sync::atomic::Ordering::Relaxed;
 
     #[tokio::test]
@@ -193,6 +190,17 @@ mod tests {
         let answer = app.post_with("/nothing", &[("x-request-id", "abc")], "").await;
         assert_eq!(answer.header("x-request-id"), Some("abc"));
         assert_eq!(app.get("/health").await.header("x-request-id").map(str::len), Some(32));
+    }
+
+    #[tokio::test]
+    async fn who_has_no_place_is_refused_before_the_body_has_come() {
+        let app = App::new();
+        let never = Body::from_stream(futures_util::stream::pending::<Result<Bytes, BoxError>>());
+        let answer = app.service.refuse(request(Method::POST, "/logs", &[], never)).now_or_never().unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["connection"]),
+            (503, &"close".parse().unwrap())
+        );
     }
 
     #[tokio::test]
