@@ -184,7 +184,8 @@ async fn a_request_needs_few_allocations() {
     let started = std::time::Instant::now();
     while counts.len() < 50 {
         assert!(started.elapsed() < Duration::from_secs(20), "the service does not get ready");
-        let request = Request::post("/produce").header("content-type", "application/json");
+        let request =
+            Request::post("/produce").header("host", "a").header("content-type", "application/json");
         let request = request.body(Body::from(body.clone())).unwrap();
         let before = ALLOCATIONS.get();
         let answer = service.answer(request).await;
