@@ -46,6 +46,8 @@ class Case:
     goals: list[Goal]
     # label of the series that the table's ratios are against
     reference: str | None = None
+    # of the results and the case; None: the usual one
+    table: Callable | None = None
 
 
 def all_cases() -> list[Case]:

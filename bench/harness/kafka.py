@@ -1,5 +1,8 @@
-"""One real Apache Kafka (KRaft, one process), its topics, and a relay that adds a round-trip time."""
+"""A real Apache Kafka (KRaft, one process, or a second one for a while), its topics, and a relay that adds a round-trip time."""
 
+import shutil
+import signal
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,15 +17,18 @@ CLUSTER_ID = "YmVuY2gta2Fma2EtaW5sZQ"
 class Broker:
     """Listens twice: for clients beside it, and for those of the relay, who must be told the relay's port."""
 
-    def __init__(self, tools: Tools, folder: Path):
-        self.tools, self.folder = tools, folder
+    def __init__(self, tools: Tools, folder: Path, node: int = 1, controller_port: int | None = None):
+        """`controller_port`: that of the cluster which it joins; None: it is one by itself."""
+        self.tools, self.folder, self.node = tools, folder, node
+        self.roles = "broker" if controller_port else "broker,controller"
+        self.controller_port = controller_port or free_port()
         self.port, self.far_port, self.relay_port = free_port(), free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.far_bootstrap = f"127.0.0.1:{self.relay_port}"
         self.topics: set[str] = set()
         folder.mkdir()
         properties = folder / "server.properties"
-        properties.write_text(self.properties(free_port()))
+        properties.write_text(self.properties())
         run(
             [*self.java("kafka.tools.StorageTool"), "format", "-t", CLUSTER_ID, "-c", properties], START_LIMIT
         )
@@ -42,12 +48,13 @@ class Broker:
         log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         return ["java", "-Xmx1g", log_level, "-cp", f"{self.tools.jars}/*", main_class]
 
-    def properties(self, controller_port: int) -> str:
-        return f"""process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
+    def properties(self) -> str:
+        controller = f",CONTROLLER://127.0.0.1:{self.controller_port}" if "controller" in self.roles else ""
+        return f"""process.roles={self.roles}
+node.id={self.node}
+controller.quorum.voters=1@127.0.0.1:{self.controller_port}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{self.port},FAR://127.0.0.1:{self.far_port},CONTROLLER://127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{self.port},FAR://127.0.0.1:{self.far_port}{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{self.port},FAR://127.0.0.1:{self.relay_port}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT
 log.dirs={self.folder / "log"}
@@ -71,6 +78,40 @@ log.index.size.max.bytes=1048576
         partitions = PARTITIONS if count == 1 else 1
         self.ask(topic, count, "create", "--partitions", partitions)
         self.topics.add(topic)
+
+    def make_topic(self, topic: str, partitions: int, config: dict | None = None, count: int = 1):
+        """`count` topics that this broker leads."""
+        more = ["--partitions", partitions, "--broker", self.node, "--config", settings(config or {})]
+        self.ask(topic, count, "create", *more)
+
+    def has_joined(self) -> bool:
+        """Whether it can be made to lead a topic."""
+        self.process.ensure_alive()
+        try:
+            self.make_topic(f"joined-{time.monotonic_ns()}", 1)
+        except Failed:
+            return False
+        return True
+
+    def configure(self, topic: str, config: dict):
+        """The topic's only settings from now on."""
+        self.ask(topic, 1, "configure", "--config", settings(config))
+
+    def values(self, topic: str) -> list[str]:
+        """Of all records of a topic from which none was deleted."""
+        return self.ask(topic, 1, "values").splitlines()
+
+    @contextmanager
+    def second(self):
+        """Another broker of this cluster."""
+        other = Broker(self.tools, self.folder.with_name(f"{self.folder.name}-2"), 2, self.controller_port)
+        try:
+            wait_for(other.has_joined, START_LIMIT, "the second broker", pause=0.5)
+            yield other
+        finally:
+            other.process.popen.send_signal(signal.SIGCONT)
+            other.process.stop()
+            shutil.rmtree(other.folder, ignore_errors=True)
 
     def count(self, topic: str, count: int = 1) -> int:
         """The records that are in the topics or have been: the sum of their high watermarks."""
@@ -116,6 +157,10 @@ log.index.size.max.bytes=1048576
             wait_for(lambda: listening(self.relay_port), 10, "the relay")
             relay.ensure_alive()
             yield self.far_bootstrap
+
+
+def settings(config: dict) -> str:
+    return ",".join(f"{name}={value}" for name, value in config.items())
 
 
 def listening(port: int) -> bool:

@@ -88,6 +88,10 @@ class Results:
     def lost(self) -> list[dict]:
         return [line for line in self.lines if line.get("lost")]
 
+    def harmed(self) -> list[dict]:
+        """Measurements with a neighbour that the good client has suffered from."""
+        return [line for line in self.lines if line.get("faults")]
+
 
 def lookup(by_label: dict[str, dict]) -> Figure:
     """The figures of one round."""
@@ -104,7 +108,7 @@ def markdown(results: Results, cases: list[Case]) -> str:
         goals_table(results, measured),
     ]
     for case in measured:
-        parts += [f"## {case.title} (`{case.name}`)", case_table(results, case)]
+        parts += [f"## {case.title} (`{case.name}`)", (case.table or case_table)(results, case)]
     return "\n\n".join(parts) + "\n"
 
 

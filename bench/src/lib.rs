@@ -1,4 +1,6 @@
-//! What the benchmark's programs share: their command line.
+//! What the benchmark's programs share: their command line, and a client's side of HTTP.
+
+pub mod http;
 
 use std::{collections::HashMap, error::Error, fmt::Display, str::FromStr};
 

@@ -3,11 +3,13 @@
 //!
 //! `rate --port PORT --path PATH --content-type TYPE --body FILE --clients N --seconds S`
 
-use kafka_inlet_bench::{Arguments, Outcome};
+use kafka_inlet_bench::{
+    Arguments, Outcome,
+    http::{Answer, connect, exchange},
+};
 use serde_json::json;
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
@@ -83,12 +85,6 @@ fn request(arguments: &Arguments) -> Result<Vec<u8>, Box<dyn std::error::Error>>
     Ok(request)
 }
 
-async fn connect(port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
 async fn client(stream: TcpStream, port: u16, request: Arc<[u8]>, first: Instant, seconds: u32) -> Tally {
     let mut tally = Tally::default();
     let mut stream = Some(stream);
@@ -99,12 +95,12 @@ async fn client(stream: TcpStream, port: u16, request: Arc<[u8]>, first: Instant
         if stream.is_none() {
             stream = connect(port).await.ok();
         }
-        let status = match &mut stream {
+        let answer = match &mut stream {
             Some(stream) => timeout(ANSWER_LIMIT, exchange(stream, &request)).await.ok().and_then(Result::ok),
             None => None,
         };
-        match status {
-            Some(200..300) => {
+        match answer {
+            Some(Answer { status: 200..300, .. }) => {
                 tally.accepted += 1;
                 tally.from_schedule.push(scheduled.elapsed().as_secs_f64() * 1e3);
                 tally.from_send.push(sent.elapsed().as_secs_f64() * 1e3);
@@ -117,33 +113,6 @@ async fn client(stream: TcpStream, port: u16, request: Arc<[u8]>, first: Instant
         }
     }
     tally
-}
-
-/// The status, once the whole answer is there.
-async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
-    stream.write_all(request).await?;
-    let mut answer = Vec::new();
-    loop {
-        if stream.read_buf(&mut answer).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if let Some(status) = complete(&answer)? {
-            return Ok(status);
-        }
-    }
-}
-
-/// The status of an answer with `Content-Length`, None while a part is missing.
-fn complete(answer: &[u8]) -> io::Result<Option<u16>> {
-    let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
-    let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
-    let length =
-        text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let (Some(length), Some(status)) = (length, status) else {
-        return Err(io::ErrorKind::InvalidData.into());
-    };
-    Ok((answer.len() >= head + 4 + length).then_some(status))
 }
 
 fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
