@@ -22,6 +22,7 @@ from .process import Failed, Process, free_port
 from .systems import start_of
 
 INTERVAL_MS = 25
+CONNECTIONS = 8
 SAMPLE_SECONDS = 0.1
 AFTER_SECONDS = 10
 # the neighbour's last answers, and what it made ready
@@ -86,7 +87,7 @@ class Ways:
 
 def beside(bench: Bench, neighbour: Neighbour, service: Process, attacker: Process, ways: Ways) -> dict:
     where = ["--port", ways.port, "--topic", ways.good]
-    pace = ["--interval-ms", INTERVAL_MS, "--new-every", neighbour.new_every]
+    pace = ["--interval-ms", INTERVAL_MS, "--connections", CONNECTIONS, "--new-every", neighbour.new_every]
     command = [bench.tools.program("steady"), *where, *pace]
     with Process(command, bench.folder / "steady.log", piped=True) as client, sampled(service) as samples:
         # its first seconds make the topic known, and what it costs by itself

@@ -1,10 +1,10 @@
 //! One client that sends a record each so many milliseconds, whatever became of those before, until its standard input ends.
 //! A latency counts from the moment that the schedule gives. Each record has a number of its own.
 //!
-//! `steady --port PORT --topic TOPIC --interval-ms 25 --new-every 10`
+//! `steady --port PORT --topic TOPIC --interval-ms 25 --connections 8 --new-every 10`
 //!
-//! It keeps its connections, of which it takes another one when none is free; each `new-every`-th request is that of a new client,
-//! with a connection of its own (0: none is). At the end it writes one line: `started` in seconds since 1970, and of each
+//! It keeps so many connections and uses them in turn; it takes a further one when none is free. Each `new-every`-th request is that
+//! of a new client, with a connection of its own (0: none is). At the end it writes one line: `started` in seconds since 1970, and of each
 //! request its number, the moment in seconds since then, the status or what else became of it, the milliseconds to
 //! that, and the milliseconds that this program itself was late to send.
 
@@ -14,6 +14,7 @@ use kafka_inlet_bench::{
 };
 use serde_json::{Value, json};
 use std::{
+    collections::VecDeque,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -33,7 +34,8 @@ struct Client {
     port: u16,
     topic: String,
     new_every: u64,
-    free: Mutex<Vec<TcpStream>>,
+    /// The one first that has rested for the longest.
+    free: Mutex<VecDeque<TcpStream>>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -43,8 +45,11 @@ async fn main() -> Outcome {
         port: arguments.required("port")?,
         topic: arguments.required("topic")?,
         new_every: arguments.required("new-every")?,
-        free: Mutex::new(Vec::new()),
+        free: Mutex::new(VecDeque::new()),
     });
+    for _ in 0..arguments.required::<usize>("connections")? {
+        client.lock().push_back(connect(client.port).await?);
+    }
     let interval = Duration::from_millis(arguments.required("interval-ms")?);
     let (end, mut ended) = oneshot::channel();
     thread::spawn(move || {
@@ -88,7 +93,7 @@ impl Client {
         };
         let answer = exchange(&mut stream, self.message(number).as_bytes()).await?;
         if !answer.closes && !is_new {
-            self.lock().push(stream);
+            self.lock().push_back(stream);
         }
         Ok(answer.status)
     }
@@ -99,7 +104,7 @@ impl Client {
         free.retain(|stream| {
             stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         });
-        free.pop()
+        free.pop_front()
     }
 
     fn message(&self, number: u64) -> String {
@@ -110,7 +115,7 @@ impl Client {
         )
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<TcpStream>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<TcpStream>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
