@@ -87,7 +87,8 @@ class Ways:
 
 def beside(bench: Bench, neighbour: Neighbour, service: Process, attacker: Process, ways: Ways) -> dict:
     where = ["--port", ways.port, "--topic", ways.good]
-    pace = ["--interval-ms", INTERVAL_MS, "--connections", CONNECTIONS, "--new-every", neighbour.new_every]
+    kept = 0 if neighbour.new_every == 1 else CONNECTIONS
+    pace = ["--interval-ms", INTERVAL_MS, "--connections", kept, "--new-every", neighbour.new_every]
     command = [bench.tools.program("steady"), *where, *pace]
     with Process(command, bench.folder / "steady.log", piped=True) as client, sampled(service) as samples:
         # its first seconds make the topic known, and what it costs by itself
@@ -116,13 +117,14 @@ def beside(bench: Bench, neighbour: Neighbour, service: Process, attacker: Proce
 
 def during(broker: Broker, neighbour: Neighbour, attacker: Process, ways: Ways) -> dict[str, int]:
     """What the neighbour was told, when it has gone."""
-    if ways.second:
-        ways.second.process.popen.send_signal(signal.SIGSTOP)
+    # it has written to each topic by then, so that the frozen broker owes it answers
+    time.sleep(1)
+    for short, topic in neighbour.topics.items():
+        if topic.then:
+            broker.configure(ways.topics[short], topic.then)
     try:
-        time.sleep(1)
-        for short, topic in neighbour.topics.items():
-            if topic.then:
-                broker.configure(ways.topics[short], topic.then)
+        if ways.second:
+            ways.second.process.popen.send_signal(signal.SIGSTOP)
         return line(attacker)
     finally:
         if ways.second:
@@ -132,7 +134,7 @@ def during(broker: Broker, neighbour: Neighbour, attacker: Process, ways: Ways) 
 def good_figures(result: dict, came: float, counts_from: float, went: float) -> dict:
     """Counts of the whole time, but for the lead; latencies of the time with the neighbour."""
     others, in_lead, numbers = Counter(), Counter(), []
-    latencies, late, sent, later = [], [], [], []
+    latencies, late, sent, later, when, slow = [], [], [], [], [], []
     for number, due, became, milliseconds, behind in result["answers"]:
         at = result["started"] + due
         if became == "202":
@@ -142,8 +144,10 @@ def good_figures(result: dict, came: float, counts_from: float, went: float) -> 
             continue
         if became != "202":
             others[became] += 1
+            when.append(round(at - came, 1))
         if counts_from <= at <= went:
             latencies.append(milliseconds)
+            slow.append((milliseconds, round(at - came, 1)))
             late.append(behind)
             sent.append(milliseconds - behind)
         elif at > went:
@@ -152,6 +156,9 @@ def good_figures(result: dict, came: float, counts_from: float, went: float) -> 
         "numbers": numbers,
         "accepted": len(numbers),
         "others": dict(others),
+        # seconds after the neighbour had come
+        "first_others_at": when[:5],
+        "slowest_at": [at for _, at in sorted(slow)[-5:]],
         "in_lead": dict(in_lead),
         "p50_ms": quantile(latencies, 0.5),
         "p99_ms": quantile(latencies, 0.99),

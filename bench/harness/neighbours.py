@@ -24,7 +24,7 @@ class Topic:
     config: dict = field(default_factory=dict)
     count: int = 1
     partitions: int = 3
-    # led by a second broker, which stands still while the neighbour is there
+    # led by a second broker, which stands still from one second after the neighbour has come until it goes
     frozen: bool = False
     # its settings from one second after the neighbour has come
     then: dict | None = None
@@ -70,7 +70,7 @@ def neighbours() -> Case:
         "5,000 records alone": Neighbour("singles", taken),
         "idle connections": Neighbour("idle_connections", settings=few, new_every=0),
         "idle connections for new clients": Neighbour(
-            "idle_connections_once", settings=few, new_every=1, lead_seconds=6
+            "idle_connections_once", settings=few, new_every=1, lead_seconds=7
         ),
         "half heads": Neighbour("half_heads", settings=few, new_every=0),
         "connect and close": Neighbour("connect_and_close"),
