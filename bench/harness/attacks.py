@@ -1,7 +1,7 @@
 """The neighbours: programs that ask too much of the service, each by its name, in a process of its own.
 
 `python -m harness.attacks JSON` with `attack`, `port`, `seconds` and `topics` gets ready, writes `ready`, waits for a line, goes on for so
-many seconds, and writes what it was told: answers by status and error, and how often.
+many seconds, and writes what it was told (answers by status and error, and how often) and what it took of the processors.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import sys
+import time
 import uuid
 import zlib
 from collections import Counter
@@ -296,7 +297,7 @@ def main():
     print("ready", flush=True)
     sys.stdin.readline()
     asyncio.run(run(attack, parts, asked["seconds"]))
-    print(json.dumps(attack.tally), flush=True)
+    print(json.dumps({"told": attack.tally, "cpu_seconds": time.process_time()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from .cases import Series
 from .kafka import Broker
 from .measure import Bench, wait_until_healthy
 from .neighbours import Neighbour, Topic, faults
-from .process import Failed, Process, free_port
+from .process import Failed, Process, free_port, idle_clock
 from .systems import start_of
 
 INTERVAL_MS = 25
@@ -95,10 +95,12 @@ def beside(bench: Bench, neighbour: Neighbour, service: Process, attacker: Proce
         time.sleep(2 * bench.warm_seconds)
         before_mb = recent(samples)
         service.forget_peak()
-        came = time.time()
+        own = [service, client, bench.broker.process, *([ways.second.process] if ways.second else [])]
+        came, clock, cpu = time.time(), idle_clock(), sum(one.cpu_seconds() for one in own)
         go(attacker)
-        told = during(bench.broker, neighbour, attacker, ways)
-        went = time.time()
+        result = during(bench.broker, neighbour, attacker, ways)
+        went, cpu = time.time(), sum(one.cpu_seconds() for one in own) - cpu + result["cpu_seconds"]
+        strangers = strangers_share(clock, idle_clock(), cpu)
         peak_mb = max([service.memory_mb()[1], *(mb for at, mb in samples if at >= came)])
         time.sleep(min(AFTER_SECONDS, 2 * bench.seconds))
         after_mb = recent(samples)
@@ -109,14 +111,22 @@ def beside(bench: Bench, neighbour: Neighbour, service: Process, attacker: Proce
         "before_mb": before_mb,
         "peak_mb": max(peak_mb, max(mb for at, mb in samples if at >= came)),
         "after_mb": after_mb,
-        "told": told,
+        "told": result["told"],
+        "strangers_percent": 100 * strangers,
         "seconds": went - came,
         **good_figures(answers, came, came + neighbour.lead_seconds, went),
     }
 
 
-def during(broker: Broker, neighbour: Neighbour, attacker: Process, ways: Ways) -> dict[str, int]:
-    """What the neighbour was told, when it has gone."""
+def strangers_share(before: tuple[float, float], after: tuple[float, float], own_seconds: float) -> float:
+    """Of all cores' time between two looks, what went to processes that are not of this measurement."""
+    idle, ticks = (one - other for one, other in zip(after, before))
+    own = own_seconds * os.sysconf("SC_CLK_TCK")
+    return max(0.0, ticks - idle - own) / max(1.0, ticks)
+
+
+def during(broker: Broker, neighbour: Neighbour, attacker: Process, ways: Ways) -> dict:
+    """What the neighbour was told and what it took, when it has gone."""
     # it has written to each topic by then, so that the frozen broker owes it answers
     time.sleep(1)
     for short, topic in neighbour.topics.items():

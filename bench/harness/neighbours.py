@@ -118,6 +118,7 @@ COLUMNS: list[tuple[str, Callable[[list[dict]], str]]] = [
     ("max ms", lambda rounds: worst(rounds, "max_ms")),
     ("p99 from the send", lambda rounds: worst(rounds, "from_send_p99_ms")),
     ("own delay p99, max", lambda rounds: f"{worst(rounds, 'late_p99_ms')}, {worst(rounds, 'late_max_ms')}"),
+    ("strangers %", lambda rounds: worst(rounds, "strangers_percent", 0)),
     ("MB before", lambda rounds: worst(rounds, "before_mb")),
     ("peak", lambda rounds: worst(rounds, "peak_mb")),
     ("after", lambda rounds: worst(rounds, "after_mb")),
