@@ -16,9 +16,9 @@ from pathlib import Path
 from .build import BENCH
 from .cases import Series
 from .kafka import Broker
-from .measure import Bench, wait_until_healthy
+from .measure import START_LIMIT, Bench, status, wait_until_healthy
 from .neighbours import Neighbour, Topic, faults
-from .process import Failed, Process, free_port, idle_clock
+from .process import Failed, Process, free_port, idle_clock, wait_for
 from .systems import start_of
 
 INTERVAL_MS = 25
@@ -63,6 +63,7 @@ def measured(bench: Bench, series: Series) -> dict:
         environment = {**start.environment, "LOG_LEVEL": "info", "LOG_FORMAT": "json", **neighbour.settings}
         service = stack.enter_context(Process(start.command, log, environment, bench.folder))
         wait_until_healthy(service, port)
+        wait_for(lambda: status(port, "GET", "/ready") == 200, START_LIMIT, "/ready")
         attack = {"attack": neighbour.attack, "port": port, "topics": topics, "seconds": seconds_of(bench, neighbour)}
         command = [sys.executable, "-m", "harness.attacks", json.dumps(attack)]
         attacker = Process(command, bench.folder / "attack.log", folder=BENCH, piped=True)
