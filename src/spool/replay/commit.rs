@@ -139,13 +139,14 @@ impl Replay {
             self.refusals.forget(first);
             let chunk = self.window.remove(first);
             let is_left = chunk.as_ref().is_some_and(|chunk| !chunk.is_resolved());
-            let was_read = self.reading.forget(first, is_left);
+            self.reading.forget(first, is_left);
             let Some(chunk) = chunk else { continue };
             self.commits.weight = self.commits.weight.saturating_sub(chunk.records() + weight);
             // else the reading comes by again when what they wait for is there
-            self.passed_over.is_due |= (was_read && is_left) || chunk.is_due;
-            for waiting in chunk.waiting() {
-                self.passed_over.add(first, waiting.line);
+            self.passed_over.is_due |= chunk.is_due;
+            if is_left {
+                // not with the lines: the reading may have begun again before it, and what comes first does not wait
+                self.passed_over.add(first, None);
             }
         }
     }

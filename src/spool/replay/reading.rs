@@ -80,13 +80,21 @@ impl Reading {
         }
     }
 
-    /// The chunk was committed. What was read of it before must not be sent. True where something was.
-    pub fn forget(&mut self, chunk: Sequence, is_left: bool) -> bool {
+    /// The chunk was committed. What was read of it before must not be sent; what is left of it is read again, before
+    /// anything that comes behind it.
+    pub fn forget(&mut self, chunk: Sequence, is_left: bool) {
         if self.under_way.is_some() {
             self.outdated.insert(chunk, is_left);
         }
-        let place = self.ahead.binary_search_by_key(&chunk, |(first, _)| *first);
-        place.is_ok_and(|place| self.ahead.remove(place).is_some())
+        let Ok(place) = self.ahead.binary_search_by_key(&chunk, |(first, _)| *first) else { return };
+        if is_left {
+            self.ahead.truncate(place);
+            (self.cursor, self.is_at_end) = (chunk, false);
+            self.under_way = None;
+            self.outdated.clear();
+        } else {
+            self.ahead.remove(place);
+        }
     }
 
     fn has_nothing(&self) -> bool {
@@ -176,8 +184,12 @@ impl Replay {
                 for (first, value) in chunks {
                     match outdated.get(&first) {
                         None => reading.ahead.push_back((first, value)),
-                        // what is left of it is to be read again; those that this reading does not have are no reason
-                        Some(is_left) => self.passed_over.is_due |= is_left,
+                        Some(false) => {}
+                        Some(true) => {
+                            // what is left of it comes next
+                            reading.cursor = first;
+                            break;
+                        }
                     }
                 }
             }

@@ -171,6 +171,85 @@ async fn what_is_passed_over_is_looked_at_again_where_nothing_is_under_way() {
     assert_eq!(producer.sent().len(), 1);
 }
 
+/// A line of two records, of which the first is what is left of a chunk that closes.
+fn closing(stepped: &mut Stepped) {
+    let lines = &stepped.replay.parts.lines;
+    let line = lines.of("a", Some(b"k")).unwrap();
+    (0..2).for_each(|_| lines.join(line));
+    let numbered = |number: u64| Some(number.to_string().into());
+    stepped.put(2, 1, |number| Record { key: Some("k".into()), value: numbered(number), ..record("a") });
+    let waiting = State::Waiting(Waiting { line: Some(line), obstacle: None });
+    stepped.replay.window.insert(Sequence(0), window::OpenChunk::new(vec![(0, waiting)]));
+    stepped.replay.commits.add(Sequence(0), 1);
+    stepped.replay.commit_settled();
+}
+
+async fn close(stepped: &mut Stepped) {
+    let committed = stepped.replay.commits.next().await;
+    stepped.replay.committed(committed);
+}
+
+async fn read(stepped: &mut Stepped) {
+    let read = stepped.replay.reading.done().await;
+    stepped.replay.read(read);
+}
+
+/// Both are sent, in their order, without being looked at again for no reason.
+async fn both_are_sent(mut stepped: Stepped, producer: &FakeProducer) {
+    while stepped.step().await {}
+    let values: Vec<_> = producer.sent().into_iter().map(|(record, _)| record.value.unwrap()).collect();
+    assert_eq!(values, ["0", "1"]);
+    assert_eq!(stepped.store.records(), 0);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_chunk_comes_before_what_is_behind_it_where_it_closes_before_a_reading() {
+    let producer = FakeProducer::with_topics(&["a"]);
+    let mut stepped = stepped(&producer, None);
+    closing(&mut stepped);
+    close(&mut stepped).await;
+    both_are_sent(stepped, &producer).await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_chunk_comes_before_what_is_behind_it_where_it_closes_during_a_reading() {
+    let producer = FakeProducer::with_topics(&["a"]);
+    let mut stepped = stepped(&producer, None);
+    closing(&mut stepped);
+    stepped.replay.read_on();
+    close(&mut stepped).await;
+    read(&mut stepped).await;
+    both_are_sent(stepped, &producer).await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_chunk_comes_before_what_is_behind_it_where_it_closes_after_a_reading() {
+    let producer = FakeProducer::with_topics(&["a"]);
+    let mut stepped = stepped(&producer, None);
+    closing(&mut stepped);
+    stepped.replay.read_on();
+    read(&mut stepped).await;
+    close(&mut stepped).await;
+    both_are_sent(stepped, &producer).await;
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_committed_holds_up_nothing_that_comes_before_it() {
+    let producer = FakeProducer::with_topics(&["a"]);
+    let mut stepped = stepped(&producer, None);
+    let line = stepped.replay.parts.lines.of("a", Some(b"k")).unwrap();
+    (0..2).for_each(|_| stepped.replay.parts.lines.join(line));
+    stepped.put(2, 1, |_| Record { key: Some("k".into()), ..record("a") });
+    // the second is of a chunk that closes after the reading has begun again at the first
+    let waiting = State::Waiting(Waiting { line: Some(line), obstacle: None });
+    stepped.replay.window.insert(Sequence(1), window::OpenChunk::new(vec![(0, waiting)]));
+    stepped.replay.commits.add(Sequence(1), 1);
+    stepped.replay.commit_settled();
+    close(&mut stepped).await;
+    while stepped.step().await {}
+    assert_eq!((producer.sent().len(), stepped.store.records()), (2, 0));
+}
+
 #[tokio::test]
 async fn commits_during_a_reading_do_not_begin_again_at_what_is_stuck() {
     let producer = FakeProducer::with_topics(&["a"]);
