@@ -189,6 +189,19 @@ impl Cluster {
         }
         vec![Err(Error::BrokerUnavailable { reason }); names.len()]
     }
+
+    /// As [`Self::describe`], by the shared client. It may not know a broker that answers: it keeps the list of its last
+    /// question for minutes, and a cluster that starts lists none. A question about one of the topics brings a new list.
+    fn describe_shared(&self, client: &PolledProducer, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
+        let answers = self.describe(client, names);
+        let is_silence = |answer| matches!(answer, &Err(Error::BrokerUnavailable { .. }));
+        match names.first() {
+            Some(name) if answers.iter().all(is_silence) && fetch(client, name, ASK_TIMEOUT).is_ok() => {
+                self.describe(client, names)
+            }
+            _ => answers,
+        }
+    }
 }
 
 fn fetch(producer: &PolledProducer, topic: &TopicName, timeout: Duration) -> Result<Metadata, KafkaError> {
@@ -213,7 +226,7 @@ impl AskCluster for Arc<Cluster> {
         let refused = new.into_iter().zip(answers).filter(|(_, answer)| answer.is_err());
         let mut answers: HashMap<_, _> = refused.collect();
         let exist: Vec<_> = names.iter().filter(|name| !answers.contains_key(*name)).cloned().collect();
-        let described = self.shared.with_client(|client| self.describe(client, &exist));
+        let described = self.shared.with_client(|client| self.describe_shared(client, &exist));
         answers.extend(exist.into_iter().zip(described));
         let silence = |name| Err(undescribed(name, Code::UnknownTopic));
         names.iter().map(|name| answers.remove(name).unwrap_or_else(|| silence(name))).collect()

@@ -2,7 +2,9 @@
 
 use crate::{
     kafka_or_skip,
-    support::{app::Service, client::Client, consumer, mock::Mock, spool::peak_memory, unique},
+    support::{
+        app::Service, client::Client, consumer, eventually, mock::Mock, proxy, spool::peak_memory, unique,
+    },
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -157,4 +159,23 @@ async fn while_a_broker_is_down_another_one_tells_of_topics() {
         mock.broker_down(down);
         service.client().post("/produce", record("topic").to_string()).await.written();
     }
+}
+
+#[tokio::test]
+async fn a_service_that_starts_before_any_broker_is_listed_writes_when_one_is() {
+    let Some((proxy, kafka)) = proxy::own() else { return };
+    let topic = kafka.new_topic(1, &[]).await;
+    proxy.hide_brokers(true);
+    let service = Service::ready(&[("KAFKA_BROKERS", &proxy.address())]).await;
+    let client = service.client();
+    let answer = client.post("/produce", record(&topic).to_string()).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    proxy.hide_brokers(false);
+    let answer = eventually("an answer of 202", Duration::from_secs(20), || async {
+        let answer = client.post("/produce", record(&topic).to_string()).await;
+        (answer.status == 202).then_some(answer)
+    })
+    .await;
+    let written = consumer::read_receipt(&kafka.bootstrap(), &answer.json());
+    assert_eq!(written.json(), json!({"value": 1, "project": "p"}));
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 pub const PRODUCE: i16 = 0;
+pub const METADATA: i16 = 3;
 pub const INIT_PRODUCER_ID: i16 = 22;
 
 /// Longer than any message of a test.
@@ -160,6 +161,27 @@ pub fn replace_epoch(answer: &mut [u8], version: i16, epoch: i16) -> Option<()> 
     let place = answer.len() - reader.0.len();
     reader.i16().filter(|_| code == 0)?;
     answer[place..][..2].copy_from_slice(&epoch.to_be_bytes());
+    Some(())
+}
+
+/// Has the answer to a Metadata request, version 9 or later, list no broker.
+pub fn remove_brokers(answer: &mut Vec<u8>) -> Option<()> {
+    let mut reader = Reader(answer);
+    reader.i32()?;
+    reader.tags()?;
+    let _throttle = reader.i32()?;
+    let start = answer.len() - reader.0.len();
+    for _ in 0..reader.count()? {
+        let _id = reader.i32()?;
+        let _host = reader.compact()?;
+        let _port = reader.i32()?;
+        let _rack = reader.compact()?;
+        reader.tags()?;
+    }
+    let end = answer.len() - reader.0.len();
+    let mut none = Vec::new();
+    put_count(&mut none, 0);
+    answer.splice(start..end, none);
     Some(())
 }
 

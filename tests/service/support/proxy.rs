@@ -3,7 +3,7 @@
 
 use super::{
     broker::{self, Broker},
-    protocol::{self, INIT_PRODUCER_ID, PRODUCE, Produce, ProduceAnswer, RequestHead},
+    protocol::{self, INIT_PRODUCER_ID, METADATA, PRODUCE, Produce, ProduceAnswer, RequestHead},
 };
 use std::{
     collections::HashMap,
@@ -93,6 +93,8 @@ struct State {
     /// Of the producers to come, and of how many.
     epoch: Option<(i16, usize)>,
     is_cut: bool,
+    /// No broker is listed.
+    hides_brokers: bool,
     /// After a Produce request for this topic nothing more of its connection is read for so long, once.
     stall: Option<(String, Duration)>,
     /// Both ends of each connection.
@@ -148,6 +150,11 @@ impl Proxy {
     /// The next `count` producers get this epoch with their id.
     pub fn start_epoch(&self, epoch: i16, count: usize) {
         self.shared.state().epoch = Some((epoch, count));
+    }
+
+    /// Whether brokers are left out of what clients are told, as those are that have started and are not ready yet.
+    pub fn hide_brokers(&self, hide: bool) {
+        self.shared.state().hides_brokers = hide;
     }
 
     /// The Produce requests for this topic, by the time of their answers.
@@ -276,6 +283,9 @@ impl Shared {
             thread::sleep((received + delay).saturating_duration_since(Instant::now()));
             if head.kind == INIT_PRODUCER_ID {
                 self.state().replace_epoch(&mut answer, head.version);
+            }
+            if head.kind == METADATA && self.state().hides_brokers {
+                protocol::remove_brokers(&mut answer)?;
             }
             if let Some(produce) = produce {
                 let passed = pass_answer(produce, fault.flatten(), &mut answer)?;
