@@ -1,6 +1,9 @@
 //! What is known of the topics of stored records, and what Kafka is asked of them.
 
-use super::{Replay, troubles::Way};
+use super::{
+    Replay, is_of_topic,
+    troubles::{FIRST_DELAY, LONGEST_DELAY, Way},
+};
 use crate::{
     produce::{Error, Topic, TopicName, Turn},
     telemetry::silence::Silence,
@@ -100,7 +103,9 @@ impl Replay {
 
     pub(super) fn topic_fails(&mut self, topic: &TopicName, error: &Error) {
         let now = Instant::now();
-        if let Some(delay) = self.troubles.fails(topic, now)
+        // that Kafka does not answer says nothing of the topic
+        let longest = if is_of_topic(error) { LONGEST_DELAY } else { FIRST_DELAY };
+        if let Some(delay) = self.troubles.fails(topic, now, longest)
             && let Some(others) = self.asking.failures.breaks(now)
         {
             let (reason, again_in_s) = (error.to_string(), delay.as_secs());

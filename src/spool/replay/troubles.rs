@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-const FIRST_DELAY: Duration = Duration::from_secs(1);
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
+pub const FIRST_DELAY: Duration = Duration::from_secs(1);
+pub const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// Names that are remembered at most: clients choose them.
 const NAMES: usize = 10_000;
 /// Of the others, so many at once may be asked for.
@@ -151,8 +151,8 @@ impl Troubles {
         }
     }
 
-    /// The topic cannot be written to. Returns the time until it is tried again, where this is news.
-    pub fn fails(&mut self, topic: &TopicName, now: Instant) -> Option<Duration> {
+    /// The topic cannot be written to. Returns the time until it is tried again, `longest` at most, where this is news.
+    pub fn fails(&mut self, topic: &TopicName, now: Instant, longest: Duration) -> Option<Duration> {
         if !self.topics.contains_key(topic) {
             if !self.makes_room() {
                 return None;
@@ -163,9 +163,9 @@ impl Troubles {
         if matches!(trouble.stage, Stage::Until(_)) {
             return None;
         }
-        let delay = trouble.delay;
+        let delay = trouble.delay.min(longest);
         trouble.stage = Stage::Until(now + delay);
-        trouble.delay = (delay * 2).min(LONGEST_DELAY);
+        trouble.delay = trouble.delay.max((delay * 2).min(longest));
         Some(delay)
     }
 
@@ -222,27 +222,42 @@ mod tests {
     fn a_topic_in_trouble_is_tried_with_one_record_after_a_doubling_delay() {
         let (mut troubles, now) = (Troubles::default(), Instant::now());
         assert_eq!(troubles.way(&topic()), Way::Free);
-        assert_eq!(troubles.fails(&topic(), now), Some(Duration::from_secs(1)));
-        assert_eq!(troubles.fails(&topic(), now), None, "others of the same batch are no news");
+        assert_eq!(troubles.fails(&topic(), now, LONGEST_DELAY), Some(Duration::from_secs(1)));
+        assert_eq!(
+            troubles.fails(&topic(), now, LONGEST_DELAY),
+            None,
+            "others of the same batch are no news"
+        );
         assert_eq!(troubles.way(&topic()), Way::Blocked);
         assert!(troubles.due(now).is_empty());
         assert_eq!(troubles.due(now + Duration::from_secs(1)), [topic()]);
         assert_eq!(troubles.way(&topic()), Way::AsTrial);
         troubles.tries(&topic(), Sequence(7));
         assert_eq!(troubles.way(&topic()), Way::Blocked);
-        assert_eq!(troubles.fails(&topic(), now), Some(Duration::from_secs(2)));
+        assert_eq!(troubles.fails(&topic(), now, LONGEST_DELAY), Some(Duration::from_secs(2)));
         for _ in 0..10 {
             troubles.due(now + Duration::from_secs(3600));
-            troubles.fails(&topic(), now);
+            troubles.fails(&topic(), now, LONGEST_DELAY);
         }
         troubles.due(now + Duration::from_secs(3600));
-        assert_eq!(troubles.fails(&topic(), now), Some(LONGEST_DELAY));
+        assert_eq!(troubles.fails(&topic(), now, LONGEST_DELAY), Some(LONGEST_DELAY));
+    }
+
+    #[test]
+    fn a_topic_of_which_nothing_was_said_is_asked_for_again_before_long() {
+        let (mut troubles, now) = (Troubles::default(), Instant::now());
+        for _ in 0..3 {
+            assert_eq!(troubles.fails(&topic(), now, FIRST_DELAY), Some(FIRST_DELAY));
+            troubles.asks(&topic());
+        }
+        troubles.exists(&topic());
+        assert_eq!(troubles.way(&topic()), Way::Free);
     }
 
     #[test]
     fn a_topic_that_is_written_to_again_is_free() {
         let (mut troubles, now) = (Troubles::default(), Instant::now());
-        troubles.fails(&topic(), now);
+        troubles.fails(&topic(), now, LONGEST_DELAY);
         assert!(troubles.succeeds(&topic()));
         assert_eq!(troubles.way(&topic()), Way::Free);
         assert!(!troubles.succeeds(&topic()));
@@ -260,7 +275,7 @@ mod tests {
     #[test]
     fn a_trial_that_failed_for_another_reason_is_made_again() {
         let (mut troubles, now) = (Troubles::default(), Instant::now());
-        troubles.fails(&topic(), now);
+        troubles.fails(&topic(), now, LONGEST_DELAY);
         troubles.due(now + FIRST_DELAY);
         troubles.tries(&topic(), Sequence(1));
         assert!(!troubles.tells_nothing(&topic(), Sequence(2)));
@@ -302,7 +317,7 @@ mod tests {
                 }
             }
             while let Some(name) = troubles.next_to_ask() {
-                troubles.fails(&name, now);
+                troubles.fails(&name, now, LONGEST_DELAY);
                 asked.insert(name);
             }
             assert!(troubles.topics.len() <= NAMES && troubles.to_ask.len() <= NAMES);
