@@ -266,7 +266,7 @@ fn start_embedded_cluster(config: &mut Config) -> Result<Option<EmbeddedCluster>
 fn say_embedded(address: SocketAddr, bootstrap_servers: &str) {
     tracing::warn!(
         bootstrap_servers,
-        "EMBEDDED KAFKA: records are kept in memory only and are gone when this process ends; for development"
+        "EMBEDDED KAFKA: of the records the newest 5 MiB of each partition are kept, in memory only, and are gone when this process ends; for development"
     );
     let url = format!("http://localhost:{}", address.port());
     // plain lines, to be copied: not among the log's lines of JSON

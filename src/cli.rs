@@ -36,7 +36,8 @@ Subcommands:
     drop --topic    forget what waits for this topic, which Kafka has not refused, and print it
 
 Flags:
-      --embedded    run a Kafka inside this process, for a trial; it keeps nothing
+      --embedded    run a Kafka inside this process, for a trial; it keeps the newest 5 MiB of each partition, in
+                    memory, until it ends
   -V, --version     print the version
   -h, --help        print this
 

@@ -1,6 +1,9 @@
 //! `--embedded`: everything in one process, with nothing installed.
 
-use crate::support::{app::Service, consumer, in_time, process};
+use crate::support::{
+    app::{Service, run},
+    consumer, in_time, process,
+};
 use serde_json::{Value, json};
 use std::{
     process::Command,
@@ -74,6 +77,21 @@ async fn it_is_said_that_nothing_is_kept() {
     let service = start().await;
     assert!(service.client().get("/ready").await.body.contains("embedded"));
     assert!(service.logs().contains("WARN"), "{}", service.logs());
+}
+
+#[tokio::test]
+async fn of_a_partition_the_newest_5_mib_are_kept_which_is_said() {
+    let service = start().await;
+    let bootstrap = bootstrap(&service).await;
+    // random letters, which lz4 makes no shorter: five such records fit
+    let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(900_000).collect();
+    let body = json!({"topic": "large", "partition": 0, "message": {"text": value}}).to_string();
+    for _ in 0..8 {
+        service.client().post("/produce", body.clone()).await.written();
+    }
+    assert_eq!(consumer::offsets(&bootstrap, "large", 0), 3..8);
+    assert!(service.logs().contains("the newest 5 MiB of each partition"), "{}", service.logs());
+    assert!(run(&["--help"], &[]).await.output.contains("the newest 5 MiB of each partition"));
 }
 
 #[tokio::test]

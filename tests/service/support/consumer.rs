@@ -5,7 +5,10 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     message::{BorrowedMessage, Headers},
 };
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 /// How long records that are in Kafka may take to be read.
 const READ_LIMIT: Duration = Duration::from_secs(20);
@@ -108,6 +111,13 @@ pub fn read_one(bootstrap: &str, topic: &str) -> ReadRecord {
 /// The offset after the last record, for each partition.
 pub fn high_watermarks(bootstrap: &str, topic: &str) -> Vec<i64> {
     high_watermarks_with(&consumer(bootstrap), topic)
+}
+
+/// The offsets of the records that a partition still has.
+pub fn offsets(bootstrap: &str, topic: &str, partition: i32) -> Range<i64> {
+    let (first, end) =
+        consumer(bootstrap).fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap();
+    first..end
 }
 
 /// How many records the topic has got; the test's topics lose none.
