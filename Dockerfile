@@ -4,7 +4,7 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 
-# librdkafka, its OpenSSL and jemalloc are compiled from source: gcc, make and perl, which the image has.
+# librdkafka, its OpenSSL and jemalloc are compiled from source: gcc, g++, make and perl, which the image has.
 # jemalloc fixes the page size when it is built, and kernels for ARM have pages of up to 64 KiB (2^16 bytes).
 ARG TARGETARCH
 RUN if [ "$TARGETARCH" = arm64 ]; then \
