@@ -1,12 +1,18 @@
-//! The configured topics: whether they exist, have leaders, and may be written to.
+//! The configured topics: whether they exist, have leaders, may be written to, and how many copies a 2xx means.
 
 use super::{Line, Verdict, client::CheckClient};
 use crate::{
     config::Config,
-    kafka::native::describe::{Described, TopicDescription, describe_topics},
+    kafka::{
+        admin::Admin,
+        client,
+        native::describe::{Described, TopicDescription, describe_topics},
+    },
     produce::TopicName,
 };
 use rdkafka::error::RDKafkaErrorCode;
+use std::collections::HashMap;
+use tokio::runtime::Builder;
 
 /// The lines on each configured topic and on `write`, as the broker with the id `broker` tells, and whether a
 /// record may be tried on the latter.
@@ -25,10 +31,11 @@ pub(super) fn describe(
             return (vec![Line::new(Verdict::Fail, "topics", finding)], false);
         }
     };
+    let in_sync = min_insync_replicas(&topics, config);
     let mut writable = false;
     let mut lines = Vec::new();
     for description in &descriptions {
-        let topic_lines = topic_lines(description, config);
+        let topic_lines = topic_lines(description, in_sync.get(&description.name).copied(), config);
         let failed = topic_lines.iter().any(|line| line.verdict == Verdict::Fail);
         writable |= !failed && write.is_some_and(|topic| topic.as_str() == description.name);
         lines.extend(topic_lines);
@@ -36,12 +43,28 @@ pub(super) fn describe(
     (lines, writable)
 }
 
-fn topic_lines(description: &TopicDescription, config: &Config) -> Vec<Line> {
+/// The setting of each topic that has it and lets this service read it, by the topic's name.
+fn min_insync_replicas(topics: &[TopicName], config: &Config) -> HashMap<String, usize> {
+    let Ok(runtime) = Builder::new_current_thread().build() else { return HashMap::new() };
+    let admin = Admin::new(&client::admin(&config.kafka));
+    let read = runtime.block_on(admin.min_insync_replicas(topics));
+    read.into_iter().map(|(topic, count)| (topic.as_str().to_owned(), count)).collect()
+}
+
+fn topic_lines(
+    description: &TopicDescription,
+    min_insync_replicas: Option<usize>,
+    config: &Config,
+) -> Vec<Line> {
     let name = &description.name;
     let subject = format!("topic {name}");
     let line = match &description.described {
         Ok(described) => {
-            return vec![partitions_line(subject, described), rights_line(name, described, config)];
+            return vec![
+                partitions_line(subject, described),
+                rights_line(name, described, config),
+                copies_line(name, described.replicas, min_insync_replicas),
+            ];
         }
         Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
             missing(subject, config)
@@ -56,11 +79,19 @@ fn topic_lines(description: &TopicDescription, config: &Config) -> Vec<Line> {
 }
 
 fn missing(subject: String, config: &Config) -> Line {
-    if config.kafka.create_topics {
-        let finding = "does not exist; the service makes it at its start, as KAFKA_CREATE_TOPICS says";
+    let kafka = &config.kafka;
+    if kafka.create_topics {
+        let mut finding =
+            "does not exist; the service makes it at its start, as KAFKA_CREATE_TOPICS says".to_owned();
+        if kafka.topic_replication_factor == 1
+            || kafka.topic_min_insync_replicas.is_none_or(|least| least < 2)
+        {
+            finding += "; a 2xx may mean one copy then: set KAFKA_TOPIC_REPLICATION_FACTOR=3 and \
+                        KAFKA_TOPIC_MIN_INSYNC_REPLICAS=2";
+        }
         return Line::new(Verdict::Warn, subject, finding);
     }
-    if config.kafka.allow_auto_create_topics {
+    if kafka.allow_auto_create_topics {
         let finding =
             "does not exist; the first record makes it, if the broker's auto.create.topics.enable is true";
         return Line::new(Verdict::Warn, subject, finding);
@@ -108,6 +139,38 @@ fn rights_line(name: &str, described: &Described, config: &Config) -> Line {
     Line::new(Verdict::Ok, subject, list)
 }
 
+/// How many copies a 2xx means. `replicas` is what each partition has at least.
+fn copies_line(name: &str, replicas: usize, min_insync_replicas: Option<usize>) -> Line {
+    let subject = format!("copies of {name}");
+    let (verdict, finding) = match min_insync_replicas {
+        // brokers since 3.7 count no more than there are (KAFKA-15583), older ones take nothing then
+        Some(least) if least.min(replicas) >= 2 => {
+            let copies = least.min(replicas);
+            let finding = format!(
+                "a 2xx means at least {copies} copies (replicas: {replicas}, min.insync.replicas={least})"
+            );
+            (Verdict::Ok, finding)
+        }
+        None if replicas >= 2 => {
+            let finding = format!(
+                "replicas: {replicas}, but min.insync.replicas cannot be read (DESCRIBE_CONFIGS); where it is 1, \
+                 Kafka's default, a 2xx may mean one copy"
+            );
+            (Verdict::NotTold, finding)
+        }
+        _ => {
+            let setting = min_insync_replicas.map_or_else(|| "unknown".to_owned(), |least| least.to_string());
+            let finding = format!(
+                "a 2xx may mean one copy, which is lost with its broker (replicas: {replicas}, \
+                 min.insync.replicas={setting}); recommended are 3 replicas (kafka-reassign-partitions.sh) and 2 of \
+                 them in sync: kafka-configs.sh --alter --topic {name} --add-config min.insync.replicas=2"
+            );
+            (Verdict::Warn, finding)
+        }
+    };
+    Line::new(verdict, subject, finding)
+}
+
 /// The command that grants what the service needs.
 fn grant(name: &str, config: &Config) -> String {
     let user = config.kafka.sasl.as_ref().map_or("<this service's principal>", |sasl| &sasl.username);
@@ -122,12 +185,16 @@ mod tests {
     use super::*;
 
     fn lines(described: Result<Described, RDKafkaErrorCode>) -> Vec<Line> {
-        topic_lines(&TopicDescription { name: "rtmh.logs".into(), described }, &Config::default())
+        topic_lines(&TopicDescription { name: "rtmh.logs".into(), described }, None, &Config::default())
+    }
+
+    fn described() -> Described {
+        Described { partitions: 3, replicas: 3, id: None, leaderless: vec![], operations: None }
     }
 
     fn with_operations(operations: Option<&[&str]>) -> Line {
         let operations = operations.map(|names| names.iter().map(|&name| name.to_owned()).collect());
-        lines(Ok(Described { partitions: 3, id: None, leaderless: vec![], operations })).remove(1)
+        lines(Ok(Described { operations, ..described() })).remove(1)
     }
 
     #[test]
@@ -141,13 +208,32 @@ mod tests {
     fn a_missing_topic_that_the_service_will_make_is_a_warning() {
         let mut config = Config::default();
         config.kafka.create_topics = true;
-        assert_eq!(missing("topic a".into(), &config).verdict, Verdict::Warn);
+        let line = missing("topic a".into(), &config);
+        assert_eq!(line.verdict, Verdict::Warn);
+        assert!(line.finding.contains("KAFKA_TOPIC_MIN_INSYNC_REPLICAS=2"), "{line}");
+        (config.kafka.topic_replication_factor, config.kafka.topic_min_insync_replicas) = (3, Some(2));
+        let line = missing("topic a".into(), &config);
+        assert!(!line.finding.contains("one copy"), "{line}");
+    }
+
+    #[test]
+    fn a_2xx_that_may_mean_one_copy_is_a_warning_with_what_to_do() {
+        for (replicas, min_insync_replicas) in [(1, None), (1, Some(1)), (1, Some(2)), (3, Some(1))] {
+            let line = copies_line("a", replicas, min_insync_replicas);
+            assert_eq!(line.verdict, Verdict::Warn, "{line}");
+            assert!(line.finding.contains("one copy"), "{line}");
+            assert!(line.finding.contains("--topic a --add-config min.insync.replicas=2"), "{line}");
+        }
+        assert_eq!(copies_line("a", 3, None).verdict, Verdict::NotTold);
+        let line = copies_line("a", 3, Some(2));
+        assert!(line.verdict == Verdict::Ok && line.finding.contains("at least 2 copies"), "{line}");
+        // brokers count no more than there are
+        assert!(copies_line("a", 2, Some(3)).finding.contains("at least 2 copies"));
     }
 
     #[test]
     fn partitions_without_a_leader_fail_by_number() {
-        let lines =
-            lines(Ok(Described { partitions: 3, id: None, leaderless: vec![0, 2], operations: None }));
+        let lines = lines(Ok(Described { leaderless: vec![0, 2], ..described() }));
         assert_eq!(lines[0].verdict, Verdict::Fail);
         assert!(lines[0].finding.contains("2 of 3") && lines[0].finding.contains("0, 2"), "{}", lines[0]);
     }

@@ -61,6 +61,20 @@ pub(super) fn check(config: &Config, faults: &mut Faults) {
         );
     }
 
+    let replicas = kafka.topic_replication_factor;
+    if let Some(least) = kafka.topic_min_insync_replicas
+        // −1 is the broker's default, which is not known here
+        && (1..least).contains(&replicas)
+        && !faults.concern(&["KAFKA_TOPIC_MIN_INSYNC_REPLICAS", "KAFKA_TOPIC_REPLICATION_FACTOR"])
+    {
+        faults.add(
+            "KAFKA_TOPIC_MIN_INSYNC_REPLICAS",
+            format!(
+                "it is {least} and must be at most KAFKA_TOPIC_REPLICATION_FACTOR ({replicas}); set that to 3"
+            ),
+        );
+    }
+
     // a body and the records made from it are held together
     let least_in_flight = limits
         .max_body_bytes

@@ -45,6 +45,7 @@ fn values_reach_their_fields() {
         ("KAFKA_CONNECT_RETRIES", "7"),
         ("KAFKA_COMPRESSION", "ZSTD"),
         ("KAFKA_TOPIC_REPLICATION_FACTOR", "-1"),
+        ("KAFKA_TOPIC_MIN_INSYNC_REPLICAS", "2"),
         ("LOG_TOPIC", "logs"),
         ("PARTITIONER", "tenant"),
         ("ENRICH_MESSAGES", "off"),
@@ -67,6 +68,7 @@ fn values_reach_their_fields() {
     assert_eq!(config.kafka.connect_retries, Some(7));
     assert_eq!(config.kafka.compression, Compression::Zstd);
     assert_eq!(config.kafka.topic_replication_factor, -1);
+    assert_eq!(config.kafka.topic_min_insync_replicas, Some(2));
     assert_eq!(config.kafka.partitioner, Partitioner::Tenant);
     assert_eq!(config.kafka.properties["socket.nagle.disable"], "true");
     assert_eq!(config.topics.logs.as_str(), "logs");
@@ -154,6 +156,11 @@ fn relations_between_settings_are_held() {
         (&[("SHUTDOWN_TIMEOUT_MS", "9000")], "KAFKA_DELIVERY_TIMEOUT_MS"),
         (&[("KAFKA_DELIVERY_TIMEOUT_MS", "2999")], "KAFKA_DELIVERY_TIMEOUT_MS"),
         (&[("KAFKA_LINGER_MS", "8000")], "KAFKA_LINGER_MS"),
+        (&[("KAFKA_TOPIC_MIN_INSYNC_REPLICAS", "2")], "KAFKA_TOPIC_MIN_INSYNC_REPLICAS"),
+        (
+            &[("KAFKA_TOPIC_MIN_INSYNC_REPLICAS", "4"), ("KAFKA_TOPIC_REPLICATION_FACTOR", "3")],
+            "KAFKA_TOPIC_MIN_INSYNC_REPLICAS",
+        ),
         (&[("MAX_BODY_BYTES", "17MiB")], "MAX_IN_FLIGHT_BYTES"),
         (&[("DELIVERY", "durable")], "SPOOL_DIR"),
         (
@@ -269,6 +276,28 @@ fn the_example_file_lists_every_variable_once_and_no_other() {
 fn the_example_file_shows_the_defaults() {
     let (config, _) = Config::load(example(), FLAGS).expect("legal settings");
     assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+}
+
+#[test]
+fn the_settings_of_the_kubernetes_manifests_are_legal() {
+    for manifest in
+        [include_str!("../../deploy/kubernetes.yaml"), include_str!("../../deploy/kubernetes-durable.yaml")]
+    {
+        let lines = manifest.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        let variables: Vec<_> = lines
+            .clone()
+            .zip(lines.skip(1))
+            .filter_map(|(name, value)| {
+                Some((name.strip_prefix("- name: ")?, value.strip_prefix("value: ")?))
+            })
+            .map(|(name, value)| (name, value.trim_matches('"')))
+            .collect();
+        assert!(variables.len() >= 4, "{variables:?}");
+        for (name, _) in &variables {
+            assert!(variable_names().iter().any(|known| known == name), "{name}");
+        }
+        config(&variables);
+    }
 }
 
 #[test]

@@ -5,16 +5,20 @@ use crate::produce::{TopicConfig, TopicName};
 use rdkafka::{
     ClientConfig, ClientContext,
     admin::{
-        AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+        AdminClient, AdminOptions, ConfigEntry, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+        TopicReplication,
     },
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
 };
-use std::{thread, time::Duration};
+use std::{collections::HashMap, thread, time::Duration};
 use tokio::sync::OnceCell;
 
 /// For one request, the look-up of the controller and the brokers' own work included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Kafka's name of the setting of a topic.
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
 /// A client of the admin API, connected on first use. Its calls end within 5 s.
 pub struct Admin {
@@ -57,17 +61,21 @@ impl Admin {
     }
 
     /// Makes the topics that do not exist yet and says of each, in order, how it came to be or why it does
-    /// not exist.
+    /// not exist. Without `min_insync_replicas` they have the broker's.
     pub async fn create_topics(
         &self,
         topics: &[TopicName],
         partitions: i32,
         replication_factor: i32,
+        min_insync_replicas: Option<i32>,
     ) -> Result<Vec<(TopicName, Result<Created, String>)>, AdminError> {
+        let min_insync_replicas = min_insync_replicas.map(|least| least.to_string());
         let new_topics: Vec<NewTopic> = topics
             .iter()
             .map(|topic| {
-                NewTopic::new(topic.as_str(), partitions, TopicReplication::Fixed(replication_factor))
+                let replication = TopicReplication::Fixed(replication_factor);
+                let new = NewTopic::new(topic.as_str(), partitions, replication);
+                min_insync_replicas.iter().fold(new, |new, least| new.set(MIN_INSYNC_REPLICAS, least))
             })
             .collect();
         // without the operation time-out the answer comes before the topics can be written to
@@ -83,6 +91,20 @@ impl Admin {
 
     /// The settings of those topics whose settings the service may read (DESCRIBE_CONFIGS); none where no answer came.
     pub async fn describe_topic_configs(&self, topics: &[TopicName]) -> Vec<(TopicName, TopicConfig)> {
+        self.read_configs(topics, |entries| topic_config(|name| entries.get(name)?.value.as_deref())).await
+    }
+
+    /// As [`Admin::describe_topic_configs`], for how many replicas must have a record before it is acknowledged.
+    pub async fn min_insync_replicas(&self, topics: &[TopicName]) -> Vec<(TopicName, usize)> {
+        self.read_configs(topics, |entries| entries.get(MIN_INSYNC_REPLICAS)?.value.as_ref()?.parse().ok())
+            .await
+    }
+
+    async fn read_configs<T>(
+        &self,
+        topics: &[TopicName],
+        read: impl Fn(&HashMap<&str, &ConfigEntry>) -> Option<T>,
+    ) -> Vec<(TopicName, T)> {
         let Ok(client) = self.client().await else { return Vec::new() };
         let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic.as_str())).collect();
         let Ok(answers) = client.describe_configs(&resources, &request_options()).await else {
@@ -91,8 +113,7 @@ impl Admin {
         let configs = answers.into_iter().flatten().filter_map(|described| {
             let OwnedResourceSpecifier::Topic(name) = &described.specifier else { return None };
             let name = topics.iter().find(|topic| topic.as_str() == name)?.clone();
-            let entries = described.entry_map();
-            Some((name, topic_config(|name| entries.get(name)?.value.as_deref())?))
+            Some((name, read(&described.entry_map())?))
         });
         configs.collect()
     }

@@ -239,7 +239,7 @@ impl AskCluster for Arc<Cluster> {
 
 /// What the description of a topic says of it.
 fn asked(name: &TopicName, described: Result<Described, Code>) -> Result<Asked, Error> {
-    let Described { partitions, id, leaderless, operations } =
+    let Described { partitions, id, leaderless, operations, .. } =
         described.map_err(|code| undescribed(name, code))?;
     if operations.is_some_and(|operations| !operations.iter().any(|operation| operation == WRITE)) {
         return Err(Error::Unauthorized(name.clone()));
@@ -275,10 +275,12 @@ fn ask_or_make(client: &PolledProducer, name: &TopicName) -> Result<Asked, Error
         _ => {
             let leaderless = topic.partitions().iter().filter(|partition| partition.leader() < 0);
             let leaderless = leaderless.map(MetadataPartition::id).collect();
+            let replicas = topic.partitions().iter().map(|partition| partition.replicas().len());
             asked(
                 name,
                 Ok(Described {
                     partitions: topic.partitions().len(),
+                    replicas: replicas.min().unwrap_or(0),
                     id: None,
                     leaderless,
                     operations: None,

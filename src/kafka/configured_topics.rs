@@ -114,12 +114,16 @@ impl ConfiguredTopics {
 /// Makes the configured topics on the runtime that it is called on, and says in the log what came of it.
 pub fn create_topics(config: &Config, admin: Arc<Admin>) -> CreateTopics {
     let names = config.topics.distinct();
-    let (partitions, replication_factor) =
-        (config.kafka.topic_partitions, config.kafka.topic_replication_factor);
+    let (partitions, replication_factor, min_insync_replicas) = (
+        config.kafka.topic_partitions,
+        config.kafka.topic_replication_factor,
+        config.kafka.topic_min_insync_replicas,
+    );
     let runtime = Handle::current();
     let mut last_fault = None;
     Box::new(move || {
-        let created = runtime.block_on(admin.create_topics(&names, partitions, replication_factor));
+        let created = admin.create_topics(&names, partitions, replication_factor, min_insync_replicas);
+        let created = runtime.block_on(created);
         let (mut there, mut faults) = (false, Vec::new());
         match created {
             Ok(created) => {

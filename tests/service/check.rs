@@ -67,6 +67,21 @@ async fn a_missing_topic_fails_the_check_and_is_named() {
 }
 
 #[tokio::test]
+async fn topics_of_which_a_2xx_may_mean_one_copy_are_warned_of_and_pass() {
+    let kafka = kafka_or_skip!();
+    create_fixed_topics(kafka).await;
+    let written = kafka.new_topic(1, &[("min.insync.replicas", "2")]).await;
+    let check = run(&["check", "--write", &written], &[("KAFKA_BROKERS", &kafka.bootstrap())]).await;
+    assert_eq!(check.status.code(), Some(0), "{}", check.output);
+    let warned = lines(&check, "warn");
+    for topic in FIXED_TOPICS.map(|(_, topic)| topic).into_iter().chain([written.as_str()]) {
+        let line = warned.iter().find(|line| line.contains(&format!("copies of {topic}: ")));
+        let line = line.unwrap_or_else(|| panic!("{topic}:\n{}", check.output));
+        assert!(line.contains("one copy") && line.contains("min.insync.replicas=2"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn one_marked_record_is_written_on_request_and_none_without() {
     let kafka = kafka_or_skip!();
     create_fixed_topics(kafka).await;

@@ -171,6 +171,34 @@ async fn the_configured_topics_are_made_on_demand() {
 }
 
 #[tokio::test]
+async fn configured_topics_are_made_with_the_in_sync_replicas_that_are_set() {
+    let kafka = kafka_or_skip!();
+    let topic = unique("logs");
+    let service = Service::on(
+        kafka,
+        &[
+            ("LOG_TOPIC", &topic),
+            ("METRICS_TOPIC", &topic),
+            ("EVENTS_TOPIC", &topic),
+            ("KAFKA_CREATE_TOPICS", "true"),
+            // one broker: more replicas than that cannot be asked for by their number
+            ("KAFKA_TOPIC_REPLICATION_FACTOR", "-1"),
+            ("KAFKA_TOPIC_MIN_INSYNC_REPLICAS", "2"),
+        ],
+    )
+    .await;
+    eventually(&format!("{topic} is made"), Duration::from_secs(10), || async {
+        service
+            .logs()
+            .lines()
+            .any(|line| line.contains("topic created") && line.contains(&topic))
+            .then_some(())
+    })
+    .await;
+    assert_eq!(kafka.topic_config(&topic, "min.insync.replicas").await, "2");
+}
+
+#[tokio::test]
 async fn while_the_configured_topics_cannot_be_made_other_writes_go_on_and_the_service_stays_ready() {
     let mock = Mock::start(2);
     mock.create_topic("topic", 2);

@@ -39,6 +39,8 @@ pub struct Kafka {
     pub create_topics: bool,
     pub topic_partitions: i32,
     pub topic_replication_factor: i32,
+    /// `min.insync.replicas` of the topics that the service makes; None for the broker's.
+    pub topic_min_insync_replicas: Option<i32>,
     pub partitioner: Partitioner,
     /// librdkafka properties that have no variable of their own, by librdkafka's name.
     pub properties: BTreeMap<String, String>,
@@ -82,6 +84,7 @@ impl Default for Kafka {
             create_topics: false,
             topic_partitions: 3,
             topic_replication_factor: 1,
+            topic_min_insync_replicas: None,
             partitioner: Partitioner::Java,
             properties: BTreeMap::new(),
         }

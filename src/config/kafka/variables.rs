@@ -29,6 +29,7 @@ pub(in crate::config) struct KafkaVariables {
     create_topics: Option<String>,
     topic_partitions: Option<String>,
     topic_replication_factor: Option<String>,
+    topic_min_insync_replicas: Option<String>,
 }
 
 impl Group for KafkaVariables {
@@ -134,6 +135,11 @@ impl KafkaVariables {
                     replication_factor,
                 )
                 .unwrap_or(default.topic_replication_factor),
+            topic_min_insync_replicas: faults.read(
+                "KAFKA_TOPIC_MIN_INSYNC_REPLICAS",
+                self.topic_min_insync_replicas.as_deref(),
+                units::whole(1..=i16::MAX.into()),
+            ),
             partitioner: default.partitioner,
             properties: default.properties,
         }

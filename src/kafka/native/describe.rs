@@ -27,6 +27,8 @@ pub struct TopicDescription {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     pub partitions: usize,
+    /// The fewest replicas of a partition, in sync or not.
+    pub replicas: usize,
     /// None where the broker has no ids.
     pub id: Option<TopicId>,
     /// Partitions that cannot be written to now, by number.
@@ -178,20 +180,23 @@ unsafe fn copy(description: *const rd_kafka_TopicDescription_t) -> TopicDescript
     }
     let mut count = 0;
     // SAFETY: the partitions and their leaders live as long as the description; a leader may be null.
-    let partitions: Vec<(i32, bool)> = unsafe {
+    let partitions: Vec<(i32, bool, usize)> = unsafe {
         array(bindings::rd_kafka_TopicDescription_partitions(description, &mut count), count)
             .iter()
             .map(|&partition| {
                 let leader = bindings::rd_kafka_TopicPartitionInfo_leader(partition);
                 let led = !leader.is_null() && bindings::rd_kafka_Node_id(leader) >= 0;
-                (bindings::rd_kafka_TopicPartitionInfo_partition(partition), led)
+                let mut replicas = 0;
+                bindings::rd_kafka_TopicPartitionInfo_replicas(partition, &mut replicas);
+                (bindings::rd_kafka_TopicPartitionInfo_partition(partition), led, replicas)
             })
             .collect()
     };
-    let leaderless = partitions.iter().filter(|(_, led)| !led).map(|(number, _)| *number).collect();
+    let leaderless = partitions.iter().filter(|(_, led, _)| !led).map(|(number, ..)| *number).collect();
+    let replicas = partitions.iter().map(|(.., replicas)| *replicas).min().unwrap_or(0);
     // SAFETY: the description is alive.
     let (operations, id) = unsafe { (operations(description), id(description)) };
-    let described = Described { partitions: partitions.len(), id, leaderless, operations };
+    let described = Described { partitions: partitions.len(), replicas, id, leaderless, operations };
     TopicDescription { name, described: Ok(described) }
 }
 
@@ -251,6 +256,7 @@ mod tests {
     use crate::kafka::embedded::EmbeddedCluster;
     use rdkafka::{
         ClientConfig,
+        mocking::MockCluster,
         producer::{BaseProducer, Producer},
     };
 
@@ -270,7 +276,15 @@ mod tests {
         let answer = describe(cluster.bootstrap_servers(), &["b", "a"]).unwrap();
         assert_eq!(answer.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
         let described = answer[0].described.as_ref().unwrap();
-        assert_eq!((described.partitions, described.leaderless.len()), (3, 0));
+        assert_eq!((described.partitions, described.replicas, described.leaderless.len()), (3, 1, 0));
+    }
+
+    #[test]
+    fn the_replicas_of_a_topic_are_told() {
+        let cluster = MockCluster::new(3).unwrap();
+        cluster.create_topic("a", 2, 3).unwrap();
+        let answer = describe(&cluster.bootstrap_servers(), &["a"]).unwrap();
+        assert_eq!(answer[0].described.as_ref().unwrap().replicas, 3);
     }
 
     #[test]

@@ -191,6 +191,14 @@ impl Broker {
         altered.into_iter().next().unwrap().unwrap();
     }
 
+    /// The topic's setting of that name.
+    pub async fn topic_config(&self, topic: &str, name: &str) -> String {
+        let topic = ResourceSpecifier::Topic(topic);
+        let described = self.admin().describe_configs([&topic], &admin_options()).await.unwrap();
+        let described = described.into_iter().next().unwrap().unwrap();
+        described.entry_map()[name].value.clone().unwrap()
+    }
+
     pub async fn delete_topic(&self, topic: &str) {
         let results = self.admin().delete_topics(&[topic], &admin_options()).await.unwrap();
         results.into_iter().next().unwrap().unwrap();
