@@ -40,6 +40,12 @@ impl Aside {
         });
         done.await.map_err(|error| ApiError::Internal(format!("a large body: {error}")))
     }
+
+    /// All turns that are free: until they are dropped, work waits.
+    #[cfg(test)]
+    pub fn take_turns(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.turns.try_acquire_many(u32::try_from(self.turns.available_permits()).unwrap()).unwrap()
+    }
 }
 
 #[cfg(test)]

@@ -158,9 +158,11 @@ mod tests {
     async fn a_large_batch_leaves_its_thread_to_others_until_it_is_parsed() {
         let app = App::large();
         for (body, status) in [(batch_of(300_000, false), 202), (batch_of(300_000, true), 400)] {
+            let turns = app.state.aside().take_turns();
             let mut large = pin!(app.post("/produce/batch", body));
             assert!(large.as_mut().now_or_never().is_none());
             assert_eq!(post(&app, &["orders"]).await.status, 202);
+            drop(turns);
             assert_eq!(large.await.status, status);
         }
         let small = app.post("/produce/batch", batch_of(60_000, true)).now_or_never();
@@ -173,9 +175,11 @@ mod tests {
         // a member without content, as gzip -n makes it
         let member = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let gzip = [("content-encoding", "gzip")];
+        let turns = app.state.aside().take_turns();
         let mut members = pin!(app.post_with("/produce/batch", &gzip, member.repeat(40_000)));
         assert!(members.as_mut().now_or_never().is_none());
         assert_eq!(post(&app, &["orders"]).await.status, 202);
+        drop(turns);
         let answer = members.await;
         assert_eq!(answer.error(), (400, "invalid_body".into()));
         assert!(answer.text().contains("more than 1000 members"), "{}", answer.text());
