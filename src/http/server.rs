@@ -16,7 +16,14 @@ use hyper::{
     service::{self, service_fn},
 };
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -26,6 +33,8 @@ use tokio::{
 
 /// The pause after an accept that failed for want of descriptors or memory; a fresh try would fail as well.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How often one of the reserve is made to give way while nobody more can be accepted.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
 /// Bytes of a request's head, larger ones are 431. Also what one read of a body takes at most.
 pub const MAX_HEAD_BYTES: usize = 64 << 10;
 
@@ -65,7 +74,7 @@ impl Server {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-                accepted = accept(&self.listener, &accepted_at_most) => accepted,
+                accepted = accept(&self.listener, &accepted_at_most, &slots) => accepted,
             };
             let (stream, accepted) = match accepted {
                 Ok(accepted) => accepted,
@@ -137,9 +146,18 @@ fn in_phases(
 /// Waits for a free slot first, so that no connection is accepted that would not be served.
 async fn accept(
     listener: &TcpListener,
-    slots: &Arc<Semaphore>,
+    free: &Arc<Semaphore>,
+    slots: &Slots,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let slot = loop {
+        if let Ok(slot) = Arc::clone(free).try_acquire_owned() {
+            break slot;
+        }
+        slots.one_of_the_reserve_gives_way(Instant::now());
+        if let Ok(slot) = timeout(ROOM_PAUSE, Arc::clone(free).acquire_owned()).await {
+            break slot.map_err(io::Error::other)?;
+        }
+    };
     let (stream, _) = listener.accept().await?;
     Ok((stream, slot))
 }
@@ -168,7 +186,6 @@ async fn drain(graceful: GracefulShutdown, mut connections: JoinSet<()>, limit: 
 mod tests {
     use super::*;
     use crate::http::testing::App;
-    use std::time::Instant;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         sync::oneshot,

@@ -21,6 +21,9 @@ const WAITING: usize = RESERVE - 2;
 const IDLE: Duration = Duration::from_secs(5);
 /// So is one whose head has been awaited for so long.
 const HEAD: Duration = Duration::from_secs(1);
+/// In the reserve, where more come, one whose head has been awaited for so long: the head of a probe comes sooner, and
+/// probes that wait behind many others get in.
+const GIVES_WAY_AFTER: Duration = Duration::from_millis(10);
 /// How long a request waits for a place, and how often one is made meanwhile.
 const WAIT_TRIES: usize = 10;
 const WAIT_PAUSE: Duration = Duration::from_millis(100);
@@ -68,20 +71,13 @@ impl Slots {
         let mut open = self.lock();
         let id = open.next;
         open.next += 1;
-        let mut gave_way = None;
         if permit.is_some() {
             open.placed.insert(id, Arc::clone(phase));
         } else {
-            if open.reserve.len() >= RESERVE {
-                gave_way = open.one_of_the_reserve_gives_way();
-            }
             phase.enter_reserve();
             open.reserve.insert(id, Arc::clone(phase));
         }
         drop(open);
-        if let Some(reason) = gave_way {
-            self.count(reason);
-        }
         Slot { slots: Arc::clone(self), id, phase: Arc::clone(phase), permit: Mutex::new(permit) }
     }
 
@@ -91,6 +87,14 @@ impl Slots {
         let waiting = WAITING - self.waiting.available_permits();
         let closed = self.lock().close(waiting, now);
         for reason in closed {
+            self.count(reason);
+        }
+    }
+
+    /// Closes one of the reserve, so that one more can be accepted.
+    pub fn one_of_the_reserve_gives_way(&self, now: Instant) {
+        let reason = self.lock().one_of_the_reserve_gives_way(now);
+        if let Some(reason) = reason {
             self.count(reason);
         }
     }
@@ -121,25 +125,33 @@ impl Open {
         if wanted == 0 {
             return Vec::new();
         }
-        let is_over = |since: &Instant, least| now.saturating_duration_since(*since) >= least;
         let mut candidates: Vec<_> = self
             .placed
             .values()
             .filter_map(|phase| {
-                let idle = phase.idle_since().filter(|since| is_over(since, IDLE));
-                Some((idle.or_else(|| phase.head_since().filter(|since| is_over(since, HEAD)))?, phase))
+                let idle = phase.idle_since().filter(|since| is_over(*since, IDLE, now));
+                Some((idle.or_else(|| phase.head_since().filter(|since| is_over(*since, HEAD, now)))?, phase))
             })
             .collect();
         candidates.sort_unstable_by_key(|(since, _)| *since);
         candidates.iter().filter_map(|(_, phase)| phase.close()).take(wanted).collect()
     }
 
-    /// Closes the one that has waited longest for its head, or for its client to close; why, if it is to be counted.
-    fn one_of_the_reserve_gives_way(&self) -> Option<&'static str> {
+    /// Closes the one that has waited longest for its head, or for its client to close, unless one is closing already;
+    /// why, if it is to be counted.
+    fn one_of_the_reserve_gives_way(&self, now: Instant) -> Option<&'static str> {
+        if self.reserve.values().any(|phase| phase.is_told()) {
+            return None;
+        }
         let ended = |phase: &&Arc<Phase>| phase.head_since().or_else(|| phase.lingers_since());
         let oldest = self.reserve.values().filter_map(|phase| Some((ended(&phase)?, phase)));
-        oldest.min_by_key(|(since, _)| *since)?.1.close()
+        let (since, oldest) = oldest.min_by_key(|(since, _)| *since)?;
+        if is_over(since, GIVES_WAY_AFTER, now) { oldest.close() } else { None }
     }
+}
+
+fn is_over(since: Instant, least: Duration, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= least
 }
 
 /// The place of one connection; given back with its drop.
@@ -272,17 +284,27 @@ mod tests {
     fn where_the_reserve_is_full_the_one_that_has_waited_longest_for_its_head_gives_way() {
         let slots = slots(1);
         let _first = enter(&slots);
-        let reserve: Vec<_> = (0..RESERVE)
+        let reserve: Vec<_> = (0..=RESERVE)
             .map(|_| {
                 std::thread::sleep(Duration::from_millis(2));
                 enter(&slots)
             })
             .collect();
         reserve[0].0.request();
-        assert_eq!(told(&reserve), [false; RESERVE]);
-        let _next = enter(&slots);
-        assert_eq!(told(&reserve).iter().filter(|told| **told).count(), 1);
+        let later = Instant::now() + GIVES_WAY_AFTER;
+        slots.one_of_the_reserve_gives_way(later);
+        slots.one_of_the_reserve_gives_way(later);
+        assert_eq!(told(&reserve).iter().filter(|told| **told).count(), 1, "one for the next that comes");
         assert!(reserve[1].0.is_told());
         assert!(closed(&slots).contains(r#"http_connections_closed_total{reason="head"} 1"#));
+    }
+
+    #[test]
+    fn nobody_in_the_reserve_gives_way_before_its_head_could_come() {
+        let slots = slots(1);
+        let _first = enter(&slots);
+        let reserve: Vec<_> = (0..=RESERVE).map(|_| enter(&slots)).collect();
+        slots.one_of_the_reserve_gives_way(reserve[0].0.head_since().unwrap() + GIVES_WAY_AFTER / 2);
+        assert_eq!(told(&reserve), [false; RESERVE + 1]);
     }
 }
