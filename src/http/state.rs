@@ -90,10 +90,10 @@ impl AppState {
         most.min(self.budget().limit_for(most))
     }
 
-    /// Parses a body, a large one aside.
+    /// Parses a body, a large one aside. Of its memory remains what the records borrow.
     pub async fn parse<T, E>(
         &self,
-        body: &Bytes,
+        body: Bytes,
         request: &RequestContext,
         arrival: Arrival,
         parse: impl FnOnce(&Bytes, &envelope::Context<'_>) -> Result<T, E> + Send + 'static,
@@ -104,9 +104,9 @@ impl AppState {
     {
         let automatic = Arc::new(request.automatic_headers(self.records.headers));
         if body.len() < aside::LARGE {
-            return parse(body, &self.envelope_context(automatic, arrival)).map_err(Into::into);
+            return parse(&body, &self.envelope_context(automatic, arrival)).map_err(Into::into);
         }
-        let (state, body) = (self.clone(), body.clone());
+        let state = self.clone();
         let parsed = self.aside().run(move || parse(&body, &state.envelope_context(automatic, arrival)));
         parsed.await?.map_err(Into::into)
     }

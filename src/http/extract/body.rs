@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout_at};
 /// A body may be slow for this long, then it must have come at [`MIN_BYTES_PER_SECOND`] on average.
 const GRACE: Duration = Duration::from_secs(5);
 const MIN_BYTES_PER_SECOND: u64 = 1024;
-/// A declared length is believed up to here when the buffer is made; the rest has to arrive first.
+/// A declared length is believed up to here before so much has come.
 const MAX_FIRST_BUFFER: usize = 1 << 20;
 
 /// A part of a body, an error, or its end.
@@ -180,8 +180,8 @@ async fn collect(body: &mut Body, state: &AppState) -> Result<(Bytes, Permit), I
             first = data;
             continue;
         }
+        joined.reserve(buffer_of(declared, received).saturating_sub(joined.len()));
         if joined.is_empty() {
-            joined.reserve(declared.clamp(received, received.max(MAX_FIRST_BUFFER)));
             joined.extend_from_slice(&first);
         }
         joined.extend_from_slice(&data);
@@ -191,6 +191,13 @@ async fn collect(body: &mut Body, state: &AppState) -> Result<(Bytes, Permit), I
         Room::Underway(place) => place.leave().map_err(|refused| interrupted(refused, state))?,
     };
     Ok((if joined.is_empty() { first } else { joined.freeze() }, permit))
+}
+
+/// Bytes of the buffer for a body of which `received` have come. It is made anew once at most where the length was declared:
+/// buffers that double leave behind as much memory as the body takes.
+fn buffer_of(declared: usize, received: usize) -> usize {
+    let believed = if received <= MAX_FIRST_BUFFER { declared.min(MAX_FIRST_BUFFER) } else { declared };
+    believed.max(received)
 }
 
 /// Where the bytes of a body are reserved.
@@ -268,6 +275,15 @@ mod tests {
         assert_eq!(time_allowed(2048, timeout), Duration::from_secs(7));
         assert_eq!(time_allowed(1 << 30, timeout), timeout);
         assert_eq!(time_allowed(0, Duration::from_secs(1)), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_large_length_is_believed_once_a_mebibyte_has_come() {
+        let large = 8 * MAX_FIRST_BUFFER;
+        assert_eq!(buffer_of(100, 10), 100);
+        assert_eq!(buffer_of(large, 10), MAX_FIRST_BUFFER);
+        assert_eq!(buffer_of(large, MAX_FIRST_BUFFER + 1), large);
+        assert_eq!(buffer_of(0, large), large, "none was declared");
     }
 
     #[tokio::test]

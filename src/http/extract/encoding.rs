@@ -105,6 +105,7 @@ impl Unpacked<'_> {
     fn read(&mut self, mut decoder: impl Read, packed: &Packed<'_>) -> Result<(), ApiError> {
         loop {
             packed.may_take.set(2 * (self.bytes.len() + STEP));
+            self.make_room();
             let step = decoder.by_ref().take(STEP as u64).read_to_end(&mut self.bytes);
             let step = step.map_err(|error| unreadable(format!("it cannot be unpacked ({error})")))?;
             if step == 0 {
@@ -118,6 +119,14 @@ impl Unpacked<'_> {
                 let (used, limit) = (budget.used(), budget.limit());
                 return Err(produce::Error::Overloaded { used, limit }.into());
             }
+        }
+    }
+
+    /// For one step more, and for no more than can be asked for: by itself the buffer would come to be twice the limit.
+    fn make_room(&mut self) {
+        let length = self.bytes.len();
+        if self.bytes.capacity() - length <= STEP {
+            self.bytes.reserve_exact(length.min(self.limit - length) + STEP + 1);
         }
     }
 }
@@ -168,6 +177,7 @@ fn unsupported() -> ApiError {
 mod tests {
     use super::*;
     use crate::produce::Budget;
+    use bytes::BytesMut;
     use flate2::{
         Compression,
         write::{GzEncoder, ZlibEncoder},
@@ -223,6 +233,18 @@ mod tests {
         tokio::time::sleep(super::super::PATIENCE).await;
         assert_eq!(unpacked().await, Ok(200_000));
         assert!(slow.leave().is_err());
+    }
+
+    #[test]
+    fn the_buffer_never_exceeds_the_limit_by_more_than_a_step() {
+        let (limit, budget) = (200_000, Budget::new(1 << 20));
+        for length in [0, 1, STEP, limit - STEP, limit - 1, limit] {
+            let (unpacked, _) =
+                unpack(Encoding::Gzip, &gzip(&vec![b'x'; length]), limit, &underway(&budget)).unwrap();
+            assert_eq!(unpacked.len(), length);
+            let capacity = BytesMut::from(unpacked).capacity();
+            assert!(capacity <= (limit + STEP + 1).min(2 * (length + STEP) + 1), "{length} in {capacity}");
+        }
     }
 
     #[tokio::test]

@@ -35,14 +35,14 @@ pub async fn many(
     let guess = (body.bytes.len() / USUAL_RECORD).min(state.limits.max_batch_records);
     let mut room = state.answers().reserve(answer::expected_bytes(guess)).await?;
     let parsed =
-        state.parse(&body.bytes, &context, arrival, move |body, context| parse_batch(body, format, context));
+        state.parse(body.bytes, &context, arrival, move |body, context| parse_batch(body, format, context));
     let records = parsed.await?;
     let expected = answer::expected_bytes(records.len());
     match &mut room {
         Some(room) => room.resize(expected),
         None => room = state.answers().reserve(expected).await?,
     }
-    // the body's share of the budget stays reserved: the records hold its bytes until Kafka has answered
+    // the body's share of the budget stays reserved: the records hold its bytes, or as many, until Kafka has answered
     let verdicts = state.pipeline.submit(records, arrival).await?;
     verdicts
         .iter()

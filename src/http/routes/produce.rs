@@ -38,11 +38,11 @@ pub(super) async fn send(
 ) -> Result<Accepted, ApiError> {
     let arrival = Arrival::now().with_patience(body.prefer.patience());
     let topic = topic.cloned();
-    let parsed = state.parse(&body.bytes, context, arrival, move |body, context| {
+    let parsed = state.parse(body.bytes, context, arrival, move |body, context| {
         parse_record(body, topic.as_ref().map_or(Target::Named, Target::Fixed), context)
     });
     let record = parsed.await?;
-    // the body's share of the budget stays reserved: the record holds its bytes until Kafka has answered
+    // the body's share of the budget stays reserved: the record holds its bytes, or as many, until Kafka has answered
     let verdicts = state.pipeline.submit([record], arrival).await?;
     let verdict = verdicts.into_iter().next();
     let verdict =
@@ -57,8 +57,9 @@ mod tests {
         produce::{Error, fake::Step},
     };
     use axum::body::Body;
+    use bytes::Bytes;
     use futures_util::{StreamExt, stream};
-    use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::{Arc, atomic::Ordering::Relaxed};
 
     const RECORD: &str = r#"{"topic":"orders","project":"p","value":{"a":1},"timestamp":1795228481123}"#;
 
@@ -74,6 +75,34 @@ mod tests {
                 r#""partition":0,"offset":0,"timestamp":"2026-11-21T02:34:41.123Z"}"#
             )
         );
+    }
+
+    /// Knows whether it is still in memory.
+    struct Watched(&'static [u8], #[expect(dead_code, reason = "held for its drop")] Arc<()>);
+
+    impl AsRef<[u8]> for Watched {
+        fn as_ref(&self) -> &[u8] {
+            self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_no_record_borrows_is_gone_while_kafka_is_awaited() {
+        let batch: &[u8] = br#"[{"topic":"orders","project":"p","value":{"a":1}}]"#;
+        for (path, body) in [("/produce", RECORD.as_bytes()), ("/produce/batch", batch)] {
+            let app = App::new();
+            app.producer.then(Step::Held);
+            let watched = Arc::new(());
+            let body = Bytes::from_owner(Watched(body, watched.clone()));
+            let sent = async {
+                while app.records_sent() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                Arc::strong_count(&watched)
+            };
+            let (answer, held) = tokio::join!(app.post(path, body), sent);
+            assert_eq!((answer.status, held), (504, 1), "{path}");
+        }
     }
 
     #[tokio::test]
