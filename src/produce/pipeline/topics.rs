@@ -5,8 +5,8 @@ use crate::produce::{
     Error, Topic, TopicName, Turn,
     submission::{AskedTopic, Found, Records, Submission, distinct_topics},
 };
-use futures_util::{StreamExt, stream};
-use smallvec::smallvec;
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use smallvec::{SmallVec, smallvec};
 use std::{
     sync::{
         Arc,
@@ -41,9 +41,18 @@ impl Pipeline {
         let found = match asked.as_slice() {
             [one] => smallvec![self.find_topic(one, &turns, deadline).await],
             many => {
-                let found: Vec<_> =
-                    many.iter().map(|asked| self.find_topic(asked, &turns, deadline)).collect();
-                stream::iter(found).buffered(ASKED_AT_ONCE).collect::<Vec<_>>().await.into()
+                // no more of them are made than are asked for: a batch may name ten thousand
+                let (mut found, mut at_once) = (SmallVec::with_capacity(many.len()), FuturesOrdered::new());
+                for asked in many {
+                    if at_once.len() == ASKED_AT_ONCE {
+                        found.extend(at_once.next().await);
+                    }
+                    at_once.push_back(self.find_topic(asked, &turns, deadline));
+                }
+                while let Some(next) = at_once.next().await {
+                    found.push(next);
+                }
+                found
             }
         };
         drop(asked);
