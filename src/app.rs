@@ -13,6 +13,7 @@ use crate::{
     spool::{self, DiskSpool, Store},
     telemetry::metrics::Metrics,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     io::{self, IsTerminal, Write},
     net::SocketAddr,
@@ -225,7 +226,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 
 /// Raises the soft descriptor limit to the hard one, and lowers the connection limit to what fits.
 fn connection_limit(wanted: usize) -> usize {
-    let descriptors = match rlimit::increase_nofile_limit(u64::MAX) {
+    let descriptors = match raise_descriptor_limit() {
         Ok(descriptors) => descriptors,
         Err(error) => {
             tracing::warn!(%error, "the descriptor limit cannot be raised");
@@ -242,6 +243,19 @@ fn connection_limit(wanted: usize) -> usize {
         );
     }
     wanted.min(fits)
+}
+
+/// The soft limit that is in force then; `u64::MAX` where there is none.
+fn raise_descriptor_limit() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    // macOS has no hard limit, and takes this as a soft one (its OPEN_MAX)
+    let wanted = limit.maximum.unwrap_or(10_240);
+    let current = limit.current.unwrap_or(u64::MAX);
+    if current >= wanted {
+        return Ok(current);
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })?;
+    Ok(wanted)
 }
 
 /// Connections, apart from those in reserve for probes.

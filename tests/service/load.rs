@@ -4,12 +4,18 @@ use crate::{
     kafka_or_skip,
     support::{app::Service, load::Load},
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+const DESCRIPTORS: u64 = 8192;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_clients_are_served_and_every_acknowledged_record_is_in_kafka() {
     let kafka = kafka_or_skip!();
     // both ends of the connections of the clients
-    rlimit::increase_nofile_limit(8192).unwrap();
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < DESCRIPTORS) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(DESCRIPTORS), ..limit }).unwrap();
+    }
     let topic = kafka.new_topic(6, &[]).await;
     let service = Service::on(kafka, &[]).await;
     let load = Load::start(&service, &topic, 1000);
