@@ -116,15 +116,15 @@ mod tests {
         assert!(
             matches!(&error, Unhealthy::Unreachable(_, cause) if cause.kind() == io::ErrorKind::TimedOut)
         );
-        assert!(start.elapsed() < TIMEOUT + Duration::from_secs(1));
+        assert!(start.elapsed() < TIMEOUT * 5);
     }
 
     #[test]
     fn nobody_there_is_not_healthy() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
-        assert!(matches!(check(&Http { port, ..Http::default() }), Err(Unhealthy::Unreachable(..))));
+        assert!(matches!(
+            check(&Http { port: 1 /* too low to be given to anybody by chance */, ..Http::default() }),
+            Err(Unhealthy::Unreachable(..))
+        ));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Answer {
 }
 
 impl App {
-    /// Connected, with small limits: 1 KiB a body, 8 KiB in flight, 3 records a batch, 100 ms to deliver.
+    /// Connected, with small limits: 1 KiB a body, 8 KiB in flight, 3 records a batch, 3 s to deliver.
     pub fn new() -> Self {
         Self::with(|_| {})
     }
@@ -77,7 +77,7 @@ impl App {
         let readiness = Readiness::new();
         readiness.link_up();
         let metrics = Arc::new(Metrics::for_tests());
-        let settings = Settings { delivery_timeout: Duration::from_millis(100), max_record_bytes: 900 };
+        let settings = Settings { delivery_timeout: Duration::from_secs(3), max_record_bytes: 900 };
         let budget = Budget::new(in_flight);
         let mut parts = Parts {
             pipeline: deliver(Pipeline::new(producer.clone(), budget, metrics.clone(), settings)),

@@ -79,7 +79,7 @@ fn open(directory: &Path) -> Store {
     let start = Instant::now();
     loop {
         match Store::open(directory, &InstanceId::parse("here").unwrap(), SystemTime::now()) {
-            Err(OpenError::Locked(_)) if start.elapsed() < Duration::from_secs(5) => {
+            Err(OpenError::Locked(_)) if start.elapsed() < Duration::from_secs(20) => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             opened => return opened.unwrap(),

@@ -4,8 +4,9 @@ use crate::{
     kafka_or_skip,
     support::{
         app::{FIXED_TOPICS, Run, Service, create_fixed_topics, run},
-        broker, consumer, free_port,
+        broker, consumer,
         java::{self, WRITER},
+        port::ReservedPort,
     },
 };
 
@@ -96,7 +97,8 @@ async fn one_marked_record_is_written_on_request_and_none_without() {
 
 #[tokio::test]
 async fn nobody_at_the_bootstrap_address_is_a_failure() {
-    let nobody = format!("127.0.0.1:{}", free_port());
+    let port = ReservedPort::new();
+    let nobody = port.address().to_string();
     let check = run(&["check"], &[("KAFKA_BROKERS", &nobody)]).await;
     assert_eq!(check.status.code(), Some(1), "{}", check.output);
     assert!(lines(&check, "FAIL").iter().any(|line| line.contains(&nobody)), "{}", check.output);
@@ -104,7 +106,8 @@ async fn nobody_at_the_bootstrap_address_is_a_failure() {
 
 #[tokio::test]
 async fn an_advertised_address_that_leads_nowhere_is_found() {
-    let nowhere = format!("127.0.0.1:{}", free_port());
+    let port = ReservedPort::new();
+    let nowhere = port.address().to_string();
     let Some(kafka) = broker::own(&[("advertised.listeners", &format!("PLAINTEXT://{nowhere}"))]) else {
         return;
     };
@@ -120,7 +123,8 @@ async fn health_asks_the_service_that_runs_with_the_same_settings() {
     let port = service.address().port().to_string();
     let health = run(&["health"], &[("HOST", "127.0.0.1"), ("PORT", &port)]).await;
     assert_eq!(health.status.code(), Some(0), "{}", health.output);
-    let nobody = free_port().to_string();
+    let reserved = ReservedPort::new();
+    let nobody = reserved.number().to_string();
     let health = run(&["health"], &[("HOST", "127.0.0.1"), ("PORT", &nobody)]).await;
     assert_eq!(health.status.code(), Some(1), "{}", health.output);
     assert!(health.output.contains(&nobody), "{}", health.output);

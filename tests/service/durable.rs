@@ -20,7 +20,7 @@ use std::{collections::HashSet, time::Duration};
 
 /// How soon after Kafka's return records are written at once again. The clock starts once the broker has answered a
 /// client of the test, and mostly it takes less than a second.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(5);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(15);
 /// Clients of each kind, that each have two keys. Few, since what they store while a broker starts has to be sent.
 const KEYED: LoadOptions = LoadOptions { clients: 3, keys: 2, requests: Requests::Single };
 const KEYS: usize = 6;
@@ -266,7 +266,7 @@ async fn a_service_that_is_told_to_end_with_a_backlog_says_so_and_sends_it_after
     service.signal("TERM");
     let (status, _) = service.wait_exit(Duration::from_secs(20)).await;
     assert!(status.success(), "{status}\n{}", service.logs());
-    eventually("the log says what remains", Duration::from_secs(2), || async {
+    eventually("the log says what remains", Duration::from_secs(5), || async {
         let logs = service.logs();
         let line = logs.lines().find(|line| line.contains("records remain in the spool"))?;
         assert!(line.contains(r#""records":30"#), "{line}");

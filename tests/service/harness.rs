@@ -10,6 +10,7 @@ use crate::{
         java,
         mock::Mock,
         outcomes::{Duplicates, Outcome, Outcomes, Told},
+        port::ReservedPort,
         proxy::{self, Fault},
     },
 };
@@ -219,8 +220,8 @@ async fn a_proxy_closes_a_connection_that_it_does_not_understand() {
 
 #[tokio::test]
 async fn a_killed_service_starts_again_with_its_port_and_its_files() {
-    let nobody = format!("127.0.0.1:{}", crate::support::free_port());
-    let service = Service::spawn(&[("KAFKA_BROKERS", &nobody)]).await;
+    let nobody = ReservedPort::new();
+    let service = Service::spawn(&[("KAFKA_BROKERS", &nobody.address().to_string())]).await;
     let kept = service.folder().join("kept");
     std::fs::write(&kept, "").unwrap();
     service.kill();

@@ -2,7 +2,9 @@
 
 use crate::{
     kafka_or_skip,
-    support::{app::Service, broker, client::RawConnection, consumer, in_time, load::Load},
+    support::{
+        app::Service, broker, client::RawConnection, consumer, in_time, load::Load, port::ReservedPort,
+    },
 };
 use serde_json::json;
 use std::time::Duration;
@@ -33,7 +35,8 @@ async fn an_idle_service_ends_after_its_delay() {
 async fn during_the_delay_it_is_unready_and_still_serves() {
     let kafka = kafka_or_skip!();
     let topic = kafka.new_topic(1, &[]).await;
-    let service = Service::on(kafka, &[("SHUTDOWN_DELAY_MS", "2000")]).await;
+    let service =
+        Service::on(kafka, &[("SHUTDOWN_DELAY_MS", "5000"), ("SHUTDOWN_TIMEOUT_MS", "15000")]).await;
     let client = service.client();
     service.signal("TERM");
     let reason = service.wait_unready_within(Duration::from_secs(1)).await;
@@ -77,8 +80,8 @@ async fn with_the_broker_down_it_ends_in_time() {
 
 #[tokio::test]
 async fn without_any_broker_ever_it_ends_in_time() {
-    let nobody = format!("127.0.0.1:{}", crate::support::free_port());
-    let service = Service::spawn(&[("KAFKA_BROKERS", &nobody), SHORT_DELAY]).await;
+    let nobody = ReservedPort::new();
+    let service = Service::spawn(&[("KAFKA_BROKERS", &nobody.address().to_string()), SHORT_DELAY]).await;
     service.signal("TERM");
     exits_cleanly(&service).await;
 }

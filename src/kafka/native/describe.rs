@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn without_a_broker_there_is_no_answer() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        assert!(describe(&format!("127.0.0.1:{port}"), &["a"]).is_err());
+        // nobody is given so low a port by chance
+        assert!(describe("127.0.0.1:1", &["a"]).is_err());
     }
 }

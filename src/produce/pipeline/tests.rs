@@ -8,7 +8,7 @@ use crate::produce::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-const TIMEOUT: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 fn pipeline(producer: &Arc<FakeProducer>, in_flight: usize) -> Pipeline {
     let settings = Settings { delivery_timeout: TIMEOUT, max_record_bytes: 200 };

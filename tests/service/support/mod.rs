@@ -20,7 +20,6 @@ pub mod spool;
 
 use std::{
     io::Write,
-    net::TcpListener,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -68,11 +67,6 @@ pub fn skipped(why: &str) {
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed))
-}
-
-/// A port of 127.0.0.1 that nobody listens on now.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Limits are meant for a machine that does nothing else; on a busy one they are so many times as long. The benchmark

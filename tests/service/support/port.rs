@@ -1,4 +1,4 @@
-//! A port that one server keeps while it is restarted.
+//! A port that one server keeps while it is restarted, or that nobody listens on for as long as a test goes.
 
 use std::net::SocketAddr;
 use tokio::net::TcpSocket;
