@@ -22,6 +22,7 @@ class Tools:
     jars: Path
     express: Path | None
     fastapi: Path | None
+    benthos: Path | None
 
     def program(self, name: str) -> Path:
         return self.programs / name
@@ -54,6 +55,7 @@ def build(binary: Path | None, without: set[str]) -> Tools:
         jars=jars,
         express=None if "express" in without else express(cache),
         fastapi=None if "fastapi" in without else fastapi(cache),
+        benthos=None if "benthos" in without else benthos(cache),
     )
 
 
@@ -96,6 +98,18 @@ def install_fastapi(folder: Path, sources: list[Path]):
     run([sys.executable, "-m", "venv", folder / "venv"], BUILD_LIMIT)
     python = folder / "venv" / "bin" / "python"
     run([python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], BUILD_LIMIT)
+
+
+def benthos(cache: Path) -> Path | None:
+    if not shutil.which("go"):
+        return skipped("benthos", "go is not installed")
+    say("building Benthos")
+    return installed("benthos", cache, ["go.mod", "go.sum", "main.go", "config.yaml"], build_benthos)
+
+
+def build_benthos(folder: Path, sources: list[Path]):
+    copy(folder, sources)
+    run(["go", "build", "-o", "benthos", "."], BUILD_LIMIT, cwd=folder)
 
 
 def installed(name: str, cache: Path, files: list[str], make) -> Path | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from .load import OnlyStart, Rate, Raw, Wrk
 
 INLET, BARE_HEADERS = "kafka-inlet", "kafka-inlet without headers"
-BASELINES = ("naive", "express", "fastapi")
+BASELINES = ("naive", "benthos", "express", "fastapi")
 VALUE_SIZES = (100, 1_000, 10_000, 100_000)
 CONNECTIONS = (64, 300, 1_000, 2_000)
 ROUND_TRIPS = (0.5, 2.0, 10.0)

@@ -52,6 +52,8 @@ def start_of(
         return tools.fastapi and Start(
             [tools.fastapi / "venv/bin/python", *uvicorn, *quiet], settings, tools.fastapi
         )
+    if system == "benthos":
+        return tools.benthos and Start(["./benthos", "-c", "config.yaml"], settings, tools.benthos)
     raise ValueError(system)
 
 
