@@ -34,6 +34,14 @@ impl ConfigError {
 
 /// The configuration of the admin client: the producer's connection, with the operator's own properties.
 pub fn admin(kafka: &Kafka) -> ClientConfig {
+    let mut client = asking(kafka);
+    // it asks the controller, and learns in no other way that this is another broker by now
+    learn_often(&mut client);
+    client
+}
+
+/// A client that produces nothing.
+fn asking(kafka: &Kafka) -> ClientConfig {
     let mut client = connection(kafka);
     set_properties(&mut client, kafka);
     client
@@ -43,7 +51,7 @@ pub fn admin(kafka: &Kafka) -> ClientConfig {
 /// a broker that does not answer within a second and asks another one, which the producer must not: its requests may take
 /// longer. What it is told of a name it forgets soon. The one topic that it has, for the probes, is asked for more often.
 pub fn prober(kafka: &Kafka) -> ClientConfig {
-    let mut client = admin(kafka);
+    let mut client = asking(kafka);
     client
         // the producer logs the same brokers' faults
         .set_log_level(RDKafkaLogLevel::Emerg)
@@ -113,7 +121,18 @@ fn message_timeout(kafka: &Kafka) -> String {
 pub fn alone(producer: &ClientConfig) -> ClientConfig {
     let mut client = producer.clone();
     client.set("batch.num.messages", "1").set("linger.ms", "0").set("statistics.interval.ms", "0");
+    // look-ups bring the shared client's topics up to date, and not those that this one has: few, of refused batches
+    learn_often(&mut client);
     client
+}
+
+/// Has the client ask every few seconds for its brokers and for the topics that it has, in place of every five minutes.
+fn learn_often(client: &mut ClientConfig) {
+    for (name, value) in [("topic.metadata.refresh.interval.ms", "5000"), ("metadata.max.age.ms", "900000")] {
+        if client.get(name).is_none() {
+            client.set(name, value);
+        }
+    }
 }
 
 /// Whether requests of the producer carry sequences.

@@ -163,13 +163,18 @@ impl Cluster {
         is_flushed
     }
 
-    /// Of each topic what the first broker that answers says of it, in the order of the names.
-    fn describe(&self, client: &PolledProducer, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
+    /// Of each topic what the first broker that answers says of it, of up to `most`, in the order of the names.
+    fn describe(
+        &self,
+        client: &PolledProducer,
+        names: &[TopicName],
+        most: usize,
+    ) -> Vec<Result<Asked, Error>> {
         if names.is_empty() {
             return Vec::new();
         }
         let mut reason = "no broker answers".to_owned();
-        for broker in self.brokers.first(MAX_ASKED) {
+        for broker in self.brokers.first(most) {
             match describe_topics(client.client(), broker, names, ASK_TIMEOUT) {
                 Ok(topics) => {
                     let mut topics = topics.into_iter().peekable();
@@ -192,16 +197,22 @@ impl Cluster {
 
     /// As [`Self::describe`], by the shared client. It may not know a broker that answers: it keeps the list of its last
     /// question for minutes, and a cluster that starts lists none. A question about one of the topics brings a new list.
-    fn describe_shared(&self, client: &PolledProducer, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
-        let answers = self.describe(client, names);
-        let is_silence = |answer| matches!(answer, &Err(Error::BrokerUnavailable { .. }));
-        match names.first() {
-            Some(name) if answers.iter().all(is_silence) && fetch(client, name, ASK_TIMEOUT).is_ok() => {
-                self.describe(client, names)
+    fn describe_shared(&self, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
+        self.shared.with_client(|client| {
+            let answers = self.describe(client, names, 1);
+            match names.first() {
+                Some(name) if answers.iter().all(is_silence) && fetch(client, name, ASK_TIMEOUT).is_ok() => {
+                    self.describe(client, names, 1)
+                }
+                _ => answers,
             }
-            _ => answers,
-        }
+        })
     }
+}
+
+/// Whether it says nothing of the topic.
+fn is_silence(answer: &Result<Asked, Error>) -> bool {
+    matches!(answer, Err(Error::BrokerUnavailable { .. }))
 }
 
 fn fetch(producer: &PolledProducer, topic: &TopicName, timeout: Duration) -> Result<Metadata, KafkaError> {
@@ -220,14 +231,19 @@ impl AskCluster for Arc<Cluster> {
     /// for ever. It keeps the answers, too, and forgets none before those that came earlier
     /// (`rd_kafka_metadata_cache_evict`): so the prober, which forgets all of them soon, is asked whether there are such
     /// topics. The shared client, whose topics are brought up to date by the answer, is asked for those that exist only.
+    /// Its question stands behind what it produces on the same connection: where that takes too long, what the prober was
+    /// told is good enough for a topic that is not written to yet.
     fn ask(&self, names: &[TopicName]) -> Vec<Result<Asked, Error>> {
         let new: Vec<_> = names.iter().filter(|name| !self.shared.has_sent_to(name)).cloned().collect();
-        let answers = self.describe(&self.prober, &new);
-        let refused = new.into_iter().zip(answers).filter(|(_, answer)| answer.is_err());
-        let mut answers: HashMap<_, _> = refused.collect();
-        let exist: Vec<_> = names.iter().filter(|name| !answers.contains_key(*name)).cloned().collect();
-        let described = self.shared.with_client(|client| self.describe_shared(client, &exist));
-        answers.extend(exist.into_iter().zip(described));
+        let told = self.describe(&self.prober, &new, MAX_ASKED);
+        let mut answers: HashMap<_, _> = new.into_iter().zip(told).collect();
+        let exists = |name: &&TopicName| answers.get(*name).is_none_or(Result::is_ok);
+        let exist: Vec<_> = names.iter().filter(exists).cloned().collect();
+        for (name, described) in exist.iter().zip(self.describe_shared(&exist)) {
+            if !is_silence(&described) || !answers.contains_key(name) {
+                answers.insert(name.clone(), described);
+            }
+        }
         let silence = |name| Err(undescribed(name, Code::UnknownTopic));
         names.iter().map(|name| answers.remove(name).unwrap_or_else(|| silence(name))).collect()
     }
