@@ -65,7 +65,8 @@ impl Server {
         let builder = builder();
         let timeouts =
             Timeouts { head: self.settings.header_timeout, idle: self.keep_alive, write: WRITE_TIMEOUT };
-        let slots = Slots::new(self.max_connections, Arc::clone(&self.metrics));
+        let underway = Arc::clone(self.service.underway());
+        let slots = Slots::new(self.max_connections, underway, Arc::clone(&self.metrics));
         let accepted_at_most = Arc::new(Semaphore::new(slots.all()));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();

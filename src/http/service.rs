@@ -11,7 +11,7 @@ use super::{
     ApiError, AppState,
     answer::AnswerBody,
     error::Failure,
-    extract::{self, RequestContext, X_REQUEST_ID},
+    extract::{self, RequestContext, Underway, X_REQUEST_ID},
     route::Route,
     router,
     unread::{Answers, Room},
@@ -60,6 +60,11 @@ impl Service {
     pub fn new(state: AppState) -> Self {
         let routes = CatchPanic::custom(router(state.clone()), panic_answer as PanicAnswer);
         Self(Arc::new(Inner { state, routes, metrics: Default::default() }))
+    }
+
+    /// The bodies that are still coming.
+    pub fn underway(&self) -> &Arc<Underway> {
+        self.0.state.underway()
     }
 
     /// The answers that wait for their readers.

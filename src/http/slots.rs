@@ -1,7 +1,7 @@
 //! The places of connections. Beyond their number a few more are accepted, so that probes are always answered, and
 //! so that it is known that others wait: then connections that idle, or whose head does not come, make room.
 
-use super::connection::Phase;
+use super::{connection::Phase, extract::Underway};
 use crate::telemetry::{metrics::Metrics, silence::Silences};
 use std::{
     collections::HashMap,
@@ -21,6 +21,10 @@ const WAITING: usize = RESERVE - 2;
 const IDLE: Duration = Duration::from_secs(5);
 /// So is one whose head has been awaited for so long.
 const HEAD: Duration = Duration::from_secs(1);
+/// So is one whose client does not close its side of it.
+const LINGERS: Duration = Duration::from_millis(200);
+/// How often bodies that stall give way: by the next time their connections are seen to be closing.
+const BETWEEN_BODIES: Duration = Duration::from_millis(50);
 /// In the reserve, where more come, one whose head has been awaited for so long: the head of a probe comes sooner, and
 /// probes that wait behind many others get in.
 const GIVES_WAY_AFTER: Duration = Duration::from_millis(10);
@@ -34,6 +38,9 @@ pub struct Slots {
     free: Arc<Semaphore>,
     waiting: Semaphore,
     open: Mutex<Open>,
+    underway: Arc<Underway>,
+    /// When bodies gave way last.
+    bodies_at: Mutex<Option<Instant>>,
     silences: Mutex<Silences>,
     metrics: Arc<Metrics>,
 }
@@ -48,13 +55,15 @@ struct Open {
 
 impl Slots {
     /// `limit` places, apart from the reserve.
-    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(limit: usize, underway: Arc<Underway>, metrics: Arc<Metrics>) -> Arc<Self> {
         let limit = limit.min(Semaphore::MAX_PERMITS - RESERVE - 1);
         Arc::new(Self {
             limit,
             free: Arc::new(Semaphore::new(limit)),
             waiting: Semaphore::new(WAITING),
             open: Mutex::default(),
+            underway,
+            bodies_at: Mutex::new(None),
             silences: Mutex::new(Silences::of(Duration::from_secs(10))),
             metrics,
         })
@@ -82,13 +91,23 @@ impl Slots {
     }
 
     /// Tells as many connections to close as requests wait, without those that were told before: of those that idle or
-    /// whose head does not come, the oldest first.
+    /// whose head does not come, the oldest first. Where these are too few, bodies that bring little give way.
     fn make_room(&self, now: Instant) {
         let waiting = WAITING - self.waiting.available_permits();
-        let closed = self.lock().close(waiting, now);
+        let (mut closed, missing) = self.lock().close(waiting, now);
+        closed.extend(std::iter::repeat_n("body", self.bodies_give_way(missing, now)));
         for reason in closed {
             self.count(reason);
         }
+    }
+
+    fn bodies_give_way(&self, count: usize, now: Instant) -> usize {
+        let mut at = self.bodies_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if count == 0 || at.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_BODIES) {
+            return 0;
+        }
+        *at = Some(now);
+        self.underway.give_places(count, now.into())
     }
 
     /// Closes one of the reserve, so that one more can be accepted.
@@ -108,7 +127,7 @@ impl Slots {
             MAX_CONNECTIONS = self.limit,
             reason,
             more,
-            "all connections are in use: those that are idle or whose head does not come are closed; raise MAX_CONNECTIONS, or have clients keep fewer"
+            "all connections are in use: those that are idle or whose request does not come are closed; raise MAX_CONNECTIONS, or have clients keep fewer"
         );
     }
 
@@ -118,12 +137,18 @@ impl Slots {
 }
 
 impl Open {
-    /// Why each of those that are closed now is.
-    fn close(&self, wanted: usize, now: Instant) -> Vec<&'static str> {
-        let told = self.placed.values().filter(|phase| phase.is_told()).count();
-        let wanted = wanted.saturating_sub(told);
+    /// Why each of those that are closed now is, and how many are still wanted.
+    fn close(&self, wanted: usize, now: Instant) -> (Vec<&'static str>, usize) {
+        let lingers = |phase: &&Arc<Phase>| phase.lingers_since();
+        for (since, phase) in self.placed.values().filter_map(|phase| Some((lingers(&phase)?, phase))) {
+            if is_over(since, LINGERS, now) {
+                phase.close();
+            }
+        }
+        let closes = |phase: &&Arc<Phase>| phase.is_told() || lingers(phase).is_some();
+        let wanted = wanted.saturating_sub(self.placed.values().filter(closes).count());
         if wanted == 0 {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         let mut candidates: Vec<_> = self
             .placed
@@ -134,7 +159,9 @@ impl Open {
             })
             .collect();
         candidates.sort_unstable_by_key(|(since, _)| *since);
-        candidates.iter().filter_map(|(_, phase)| phase.close()).take(wanted).collect()
+        let closed: Vec<_> = candidates.iter().filter_map(|(_, phase)| phase.close()).take(wanted).collect();
+        let missing = wanted - closed.len();
+        (closed, missing)
     }
 
     /// Closes the one that has waited longest for its head, or for its client to close, unless one is closing already;
@@ -212,7 +239,8 @@ mod tests {
     use futures_util::FutureExt;
 
     fn slots(limit: usize) -> Arc<Slots> {
-        Slots::new(limit, Arc::new(Metrics::for_tests()))
+        let underway = Arc::new(Underway::new(crate::produce::Budget::new(1 << 20), 1 << 20));
+        Slots::new(limit, underway, Arc::new(Metrics::for_tests()))
     }
 
     fn enter(slots: &Arc<Slots>) -> (Arc<Phase>, Slot) {

@@ -12,7 +12,7 @@
 //! | `http_requests_total` | counter | `method`, `route` (matched, or `unmatched`), `status` |
 //! | `http_request_duration_seconds` | histogram | `method`, `route` |
 //! | `http_connections` | gauge | |
-//! | `http_connections_closed_total` | counter | `reason`: idle, head, full, head_timeout, idle_timeout, unread, write_timeout |
+//! | `http_connections_closed_total` | counter | `reason`: idle, head, body, full, head_timeout, idle_timeout, unread, write_timeout |
 //! | `inlet_in_flight_bytes`, `inlet_in_flight_bytes_limit`, `inlet_in_flight_records` | gauge | |
 //! | `inlet_build_info` | gauge, always 1 | `version`, `librdkafka` |
 //! | `process_*` | CPU, memory, descriptors, start time of the process | |

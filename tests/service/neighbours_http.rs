@@ -5,7 +5,12 @@ use crate::support::{
     client::{Client, RawConnection},
     consumer, eventually,
 };
-use std::time::Duration;
+use futures_util::future::join_all;
+use std::{net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 const RECORD: &str = r#"{"topic":"orders","value":{"a":1},"project":"p"}"#;
 /// The default of `MAX_BODY_BYTES`.
@@ -120,7 +125,7 @@ async fn kept_connections_give_way_to_new_clients_once_they_have_idled_for_five_
     let metrics = service.client().get("/metrics").await.body;
     assert!(metrics.contains("http_connections_closed_total{reason=\"idle\"}"), "{metrics}");
     assert!(
-        service.logs().contains("those that are idle or whose head does not come are closed"),
+        service.logs().contains("those that are idle or whose request does not come are closed"),
         "{}",
         service.logs()
     );
@@ -148,6 +153,43 @@ async fn heads_that_do_not_come_give_way_to_probes_and_new_clients() {
     let metrics = service.client().get("/metrics").await.body;
     assert!(metrics.contains("http_connections_closed_total{reason=\"head\"}"), "{metrics}");
     assert!(service.logs().contains("\"reason\":\"head\""), "{}", service.logs());
+}
+
+/// A request whose body does not come.
+const STALLED: &[u8] =
+    b"POST /produce HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n";
+
+/// Sends one after the other, as soon as the one before is closed; never ends.
+async fn stall_again(address: SocketAddr) {
+    loop {
+        let Ok(mut stalled) = TcpStream::connect(address).await else { continue };
+        // it may be closed at any time
+        let _ = stalled.write_all(STALLED).await;
+        let _ = stalled.read_to_end(&mut Vec::new()).await;
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_give_way_to_new_clients() {
+    let service = embedded(&[("MAX_CONNECTIONS", "20")]).await;
+    let served = async {
+        for _ in 0..5 {
+            eventually("a new client is served", Duration::from_secs(15), || async {
+                (service.client().post("/produce", RECORD).await.status == 202).then_some(())
+            })
+            .await;
+        }
+    };
+    tokio::select! {
+        _ = join_all((0..40).map(|_| stall_again(service.address()))) => {}
+        () = served => {}
+    }
+    eventually("they are counted", Duration::from_secs(15), || async {
+        let metrics = service.client().get("/metrics").await.body;
+        metrics.contains("http_connections_closed_total{reason=\"body\"}").then_some(())
+    })
+    .await;
+    assert!(service.logs().contains("\"reason\":\"body\""), "{}", service.logs());
 }
 
 /// Records of one batch whose answer needs room.

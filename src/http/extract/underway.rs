@@ -32,6 +32,8 @@ pub struct Underway {
     budget: Arc<Budget>,
     /// Bytes of a small body at most.
     small: usize,
+    /// Of a large body that waits for no larger one.
+    medium: usize,
     /// Bytes that a large body may have if it does not declare them.
     largest: usize,
     bodies: Mutex<Bodies>,
@@ -80,6 +82,7 @@ impl Underway {
         Self {
             budget,
             small: SMALL.min(limit / 8),
+            medium: limit / 32,
             largest,
             bodies: Mutex::new(Bodies { next: 0, small: class(limit / 8), large: class(limit / 2) }),
             turns: [Semaphore::new(1), Semaphore::new(1)],
@@ -87,8 +90,14 @@ impl Underway {
     }
 
     /// Enters a body of which a part has come, and the rest is awaited. Where there is no room it waits for a while, in
-    /// order, if few bytes wait so.
+    /// order, if few bytes wait so. One that takes little of the room of large ones does not wait while it fits.
     pub async fn enter(&self, mut permit: Permit, declared: usize) -> Result<Body<'_>, Refused> {
+        if !self.is_small(declared) && declared <= self.medium {
+            permit = match self.enter_at(permit, declared, Instant::now()) {
+                Ok(body) => return Ok(body),
+                Err(permit) => permit,
+            };
+        }
         let turns = &self.turns[usize::from(self.is_small(declared))];
         let is_crowded = || self.budget.used() > self.budget.limit() / 4 * 3;
         if turns.available_permits() == 0 && is_crowded() {
@@ -142,6 +151,21 @@ impl Underway {
         self.find_room(self.is_small(bytes), now, || {
             if permit.grow(more) { 0 } else { self.budget.missing(more, bytes).max(1) }
         })
+    }
+
+    /// Has up to `count` bodies give way that bring little, be it nothing at all, those first that are furthest behind: their
+    /// connections take places that others wait for. How many do.
+    pub fn give_places(&self, count: usize, now: Instant) -> usize {
+        let mut bodies = self.lock();
+        let all = bodies.small.waiting.iter().chain(&bodies.large.waiting);
+        let mut behind: Vec<_> = all
+            .filter(|(_, body)| now.saturating_duration_since(body.paid_until) >= PATIENCE)
+            .map(|(&id, body)| (body.paid_until, id))
+            .collect();
+        behind.sort_unstable();
+        behind.truncate(count);
+        behind.iter().for_each(|(_, id)| drop(bodies.remove(*id)));
+        behind.len()
     }
 
     /// An empty permit of the budget.
@@ -502,6 +526,29 @@ mod tests {
         drop(fast);
         assert!((&mut second).now_or_never().is_none(), "the first one has not entered");
         assert!(first.await.is_ok() && second.await.is_ok());
+    }
+
+    #[test]
+    fn bodies_that_bring_nothing_give_places_those_first_that_are_furthest_behind() {
+        let (_, underway) = new();
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut bodies = [20, 10, 1000].map(|millis| enter(&underway, SMALL, at(millis)).unwrap());
+        assert_eq!(underway.give_places(1, at(1020)), 1);
+        assert_eq!(underway.give_places(5, at(1020)), 1);
+        assert_eq!(underway.give_places(5, at(1020)), 0, "the third may still come");
+        let gave_way = bodies.each_mut().map(|body| Box::pin(body.gave_way()).now_or_never().is_some());
+        assert_eq!(gave_way, [true, true, false]);
+    }
+
+    #[tokio::test]
+    async fn one_that_fits_does_not_wait_for_a_much_larger_one_that_does_not() {
+        let (_, underway) = new();
+        let now = Instant::now();
+        let _fast = [with(&underway, LARGE, LARGE, now), with(&underway, LARGE / 2, LARGE, now)];
+        let mut large = Box::pin(underway.enter(underway.permit(), LARGE));
+        assert!((&mut large).now_or_never().is_none());
+        assert!(matches!(underway.enter(underway.permit(), 100 << 10).now_or_never(), Some(Ok(_))));
     }
 
     #[test]
