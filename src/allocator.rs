@@ -8,9 +8,9 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Few arenas and a short delay before memory that was freed goes back to the system: after a burst the process
-/// is to be small again. What is large (two mebibytes or more: large bodies) goes back at once: each arena would keep as
-/// much for itself. librdkafka's buffers are smaller, mostly, and asked for time and again.
-const SETTINGS: &[u8; 74] = b"narenas:2,oversize_threshold:2097152,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+/// is to be small again. What is large (more than a mebibyte: large bodies) goes back at once: each arena would keep as
+/// much for itself. librdkafka's buffers are of a mebibyte at most, mostly, and asked for time and again.
+const SETTINGS: &[u8; 74] = b"narenas:2,oversize_threshold:1310720,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
 // SAFETY: jemalloc declares `const char *malloc_conf`, and nothing else defines that name. A reference to an array
 // is one pointer, and the text ends with NUL.

@@ -28,8 +28,9 @@ use tokio::time::{Instant, timeout_at};
 /// A body may be slow for this long, then it must have come at [`MIN_BYTES_PER_SECOND`] on average.
 const GRACE: Duration = Duration::from_secs(5);
 const MIN_BYTES_PER_SECOND: u64 = 1024;
-/// A declared length is believed up to here before so much has come.
-const MAX_FIRST_BUFFER: usize = 1 << 20;
+/// A declared length is believed up to here before so much has come. What is given up then is as large as what the
+/// allocator gives back at once (`src/allocator.rs`).
+const MAX_FIRST_BUFFER: usize = 5 << 18;
 
 /// A part of a body, an error, or its end.
 type Frame = Option<Result<hyper::body::Frame<Bytes>, axum::Error>>;
