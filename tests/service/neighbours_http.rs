@@ -101,6 +101,22 @@ async fn large_bodies_that_trickle_leave_room_to_small_ones_whose_head_comes_alo
     writes(&service, &client).await;
 }
 
+/// One with a connection of its own.
+async fn serves_a_new_client(service: &Service, limit: Duration) {
+    eventually("a new client is served", limit, || async {
+        (service.client().post("/produce", RECORD).await.status == 202).then_some(())
+    })
+    .await;
+}
+
+/// Connections were closed for others, for this reason, which is counted and logged.
+async fn has_closed(service: &Service, reason: &str) {
+    let metrics = service.client().get("/metrics").await.body;
+    let counted = format!("http_connections_closed_total{{reason=\"{reason}\"}}");
+    assert!(metrics.contains(&counted), "{metrics}");
+    assert!(service.logs().contains(&format!("\"reason\":\"{reason}\"")), "{}", service.logs());
+}
+
 #[tokio::test]
 async fn kept_connections_give_way_to_new_clients_once_they_have_idled_for_five_seconds() {
     let service = embedded(&[("MAX_CONNECTIONS", "20")]).await;
@@ -116,14 +132,9 @@ async fn kept_connections_give_way_to_new_clients_once_they_have_idled_for_five_
     let health = run(&["health"], &[("PORT", &port)]).await;
     assert!(health.status.success(), "{}", health.output);
 
-    let is_written = async || {
-        let written = service.client().post("/produce", RECORD).await.status == 202;
-        written.then_some(())
-    };
-    eventually("a new client is served", Duration::from_secs(40), is_written).await;
+    serves_a_new_client(&service, Duration::from_secs(40)).await;
     writes(&service, &service.client()).await;
-    let metrics = service.client().get("/metrics").await.body;
-    assert!(metrics.contains("http_connections_closed_total{reason=\"idle\"}"), "{metrics}");
+    has_closed(&service, "idle").await;
     assert!(
         service.logs().contains("those that are idle or whose request does not come are closed"),
         "{}",
@@ -144,15 +155,9 @@ async fn heads_that_do_not_come_give_way_to_probes_and_new_clients() {
     let health = run(&["health"], &[("PORT", &port)]).await;
     assert!(health.status.success(), "{}", health.output);
     // one request, and the other in the place that the first one has left or made
-    let is_written = async || {
-        let written = service.client().post("/produce", RECORD).await.status == 202;
-        written.then_some(())
-    };
-    eventually("a new client is served", Duration::from_secs(30), is_written).await;
+    serves_a_new_client(&service, Duration::from_secs(30)).await;
     writes(&service, &service.client()).await;
-    let metrics = service.client().get("/metrics").await.body;
-    assert!(metrics.contains("http_connections_closed_total{reason=\"head\"}"), "{metrics}");
-    assert!(service.logs().contains("\"reason\":\"head\""), "{}", service.logs());
+    has_closed(&service, "head").await;
 }
 
 /// A request whose body does not come.
@@ -174,22 +179,15 @@ async fn bodies_that_do_not_come_give_way_to_new_clients() {
     let service = embedded(&[("MAX_CONNECTIONS", "20")]).await;
     let served = async {
         for _ in 0..5 {
-            eventually("a new client is served", Duration::from_secs(15), || async {
-                (service.client().post("/produce", RECORD).await.status == 202).then_some(())
-            })
-            .await;
+            serves_a_new_client(&service, Duration::from_secs(15)).await;
         }
     };
     tokio::select! {
         _ = join_all((0..40).map(|_| stall_again(service.address()))) => {}
         () = served => {}
     }
-    eventually("they are counted", Duration::from_secs(15), || async {
-        let metrics = service.client().get("/metrics").await.body;
-        metrics.contains("http_connections_closed_total{reason=\"body\"}").then_some(())
-    })
-    .await;
-    assert!(service.logs().contains("\"reason\":\"body\""), "{}", service.logs());
+    serves_a_new_client(&service, Duration::from_secs(15)).await;
+    has_closed(&service, "body").await;
 }
 
 /// Records of one batch whose answer needs room.
