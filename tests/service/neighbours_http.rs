@@ -164,13 +164,15 @@ async fn heads_that_do_not_come_give_way_to_probes_and_new_clients() {
 const STALLED: &[u8] =
     b"POST /produce HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n";
 
-/// Sends one after the other, as soon as the one before is closed; never ends.
+/// Sends one after the other, soon after the one before is closed; never ends.
 async fn stall_again(address: SocketAddr) {
     loop {
         let Ok(mut stalled) = TcpStream::connect(address).await else { continue };
         // it may be closed at any time
         let _ = stalled.write_all(STALLED).await;
         let _ = stalled.read_to_end(&mut Vec::new()).await;
+        // as fast as places are made, it would compete for them with everybody else
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
