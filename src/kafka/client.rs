@@ -262,6 +262,20 @@ mod tests {
     }
 
     #[test]
+    fn clients_whose_topics_no_look_up_brings_up_to_date_ask_often_unless_a_property_says_otherwise() {
+        const REFRESH: &str = "topic.metadata.refresh.interval.ms";
+        let shared = producer(&kafka(), &Limits::default()).unwrap();
+        assert_eq!(shared.get(REFRESH), None);
+        for client in [alone(&shared), admin(&kafka())] {
+            assert_eq!(client.get(REFRESH), Some("5000"));
+            // or librdkafka makes it three times the interval
+            assert_eq!(client.get("metadata.max.age.ms"), Some("900000"));
+        }
+        let own = Kafka { properties: [(REFRESH.to_owned(), "60000".to_owned())].into(), ..kafka() };
+        assert_eq!(admin(&own).get(REFRESH), Some("60000"));
+    }
+
+    #[test]
     fn in_durable_mode_no_record_is_given_up() {
         let client = producer(&Kafka { never_gives_up: true, ..kafka() }, &Limits::default()).unwrap();
         assert_eq!(client.get("message.timeout.ms"), Some("0"));
