@@ -242,18 +242,19 @@ async fn a_record_that_waits_for_the_first_of_its_partition_past_its_time_is_cer
     let topic = kafka.new_topic(1, &[]).await;
     let service = Delivery::Direct.start(&proxy.address(), &[("KAFKA_DELIVERY_TIMEOUT_MS", "4000")]).await;
     let client = service.client();
-    proxy.delay_topic(&topic, Duration::from_secs(8));
-    let posts = (0..3_u64).map(|number| {
-        let (client, body) = (&client, record(&topic, 0, number, 0).to_string());
-        async move {
-            tokio::time::sleep(Duration::from_millis(50 * number)).await;
-            client.post("/produce", body).await
-        }
-    });
-    let answers = join_all(posts).await;
+    proxy.delay_topic(&topic, Duration::from_secs(12));
+    let post = async |number| client.post("/produce", record(&topic, 0, number, 0).to_string()).await;
+    let post_behind = async {
+        eventually("Kafka has the first record, unanswered", Duration::from_secs(8), async || {
+            (consumer::count(&kafka.bootstrap(), &topic) == 1).then_some(())
+        })
+        .await;
+        join_all([1, 2].map(post)).await
+    };
+    let (first, behind) = tokio::join!(post(0), post_behind);
     proxy.heal(&topic);
-    answers[0].problem(504, "delivery_timeout");
-    for answer in &answers[1..] {
+    first.problem(504, "delivery_timeout");
+    for answer in &behind {
         assert_eq!(answer.problem(503, "broker_unavailable")["outcome"], "not_written");
     }
     eventually("the partition takes records again", Duration::from_secs(30), async || {
