@@ -209,6 +209,16 @@ async fn a_broker_that_flaps_every_second_loses_no_acknowledged_record() {
 
 #[tokio::test]
 async fn memory_stays_bounded_while_a_broker_does_not_answer_and_while_there_is_none() {
+    memory_stays_bounded(1000).await;
+}
+
+/// Of batches whose buffers grow once, from a mebibyte to half as much again.
+#[tokio::test]
+async fn memory_stays_bounded_also_for_larger_batches() {
+    memory_stays_bounded(1400).await;
+}
+
+async fn memory_stays_bounded(records: usize) {
     const LIMIT: u64 = 32 << 20;
     let mock = Mock::start(1);
     mock.create_topic("topic", 3);
@@ -219,7 +229,7 @@ async fn memory_stays_bounded_while_a_broker_does_not_answer_and_while_there_is_
     client.post("/produce", body("topic")).await.written();
     let idle = peak_memory(&service);
     let record = json!({"topic": "topic", "value": "x".repeat(1024), "project": "p"});
-    let batch = serde_json::to_vec(&vec![record; 1000]).unwrap();
+    let batch = serde_json::to_vec(&vec![record; records]).unwrap();
     let post = async || {
         let answer = client.post("/produce/batch", batch.as_slice()).await;
         assert!([503, 504].contains(&answer.status), "{answer:?}");
